@@ -1,0 +1,35 @@
+"""The errors a user can cause or meet, each with the exit code the command line ends with.
+
+A message names the value, what was expected and the fix, in one line, and stands alone: the command line
+prints ``kdlab: error: <message>`` and no traceback. Everything that is not a `KDLabError` is a bug of ours.
+"""
+
+
+class KDLabError(Exception):
+    """Base of all errors that end a command with one line instead of a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(KDLabError, ValueError):
+    """A wrong option, config value or combination of them (exit code 2)."""
+
+    exit_code = 2
+
+
+class BusyError(KDLabError):
+    """The run folder belongs to another live process (exit code 3)."""
+
+    exit_code = 3
+
+
+class IntegrityError(KDLabError):
+    """A data file, checkpoint or teacher is missing, damaged, foreign or no longer what it was (exit code 4)."""
+
+    exit_code = 4
+
+
+class NumericalError(KDLabError, ArithmeticError):
+    """A loss or gradient stopped being a finite number (exit code 5)."""
+
+    exit_code = 5
