@@ -1,0 +1,41 @@
+"""Files that are either the old version or the new one, never half of it, whenever the process dies."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(target: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; what was written there replaces `target` when the block ends.
+
+    The temporary file lies in the target's folder because a rename is atomic only within one file system
+    (the system's temporary folder is often another one). It is flushed to disk before the rename, and the
+    folder after it. If the block raises, the target stays as it was and the temporary file is removed.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, target)
+        _sync_folder(target.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(target: Path | str, text: str) -> None:
+    """Replace the content of `target` by `text`, atomically."""
+    with atomic_write(target) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,141 @@
+"""The numbers that describe a classifier.
+
+Shapes: B samples, K classes.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+ECE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks, 2017
+
+
+class ClassificationMetrics(nn.Module):
+    """Top-1 and top-5 accuracy, negative log-likelihood and expected calibration error of a split.
+
+    ``accuracy`` and ``top5`` are shares of all samples in [0, 1] (micro average; top-5 of fewer than five
+    classes is top-K), ``nll`` is in nats per sample, ``ece`` uses 15 bins of equal width. Exact under DDP,
+    also when ranks hold different numbers of samples, or none.
+
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
+        self.accuracy = MulticlassAccuracy(average="micro", **options)
+        self.top5 = MulticlassAccuracy(average="micro", top_k=min(5, num_classes), **options)
+        self.nll = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+        self.ece = MulticlassCalibrationError(n_bins=ECE_BINS, **options)
+
+    def update(self, logits: Tensor, label: Tensor) -> None:
+        """Add ``[B, K]`` logits and ``[B]`` class indices; B may be 0."""
+        if len(label) == 0:  # a rank without samples; torchmetrics cannot reshape them, but waits for it in compute
+            return
+        # float64, so that sums do not depend on how the samples were spread over batches and ranks
+        logits = logits.double()
+        self.accuracy.update(logits, label)
+        self.top5.update(logits, label)
+        self.nll.update(F.cross_entropy(logits, label, reduction="none"))
+        # probabilities, because torchmetrics would take logits that happen to lie in [0, 1] for probabilities
+        self.ece.update(logits.softmax(dim=-1), label)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return accuracy, top5, nll and ece over everything since the last call, and start anew."""
+        metrics = {"accuracy": self.accuracy, "top5": self.top5, "nll": self.nll, "ece": self.ece}
+        values = {name: metric.compute() for name, metric in metrics.items()}
+        for metric in metrics.values():
+            metric.reset()
+        return values
+
+
+class PerClassMetrics(nn.Module):
+    """Confusion matrix and per-class precision, recall and F1 of a split.
+
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
+        self.confusion = MulticlassConfusionMatrix(**options)
+        self.scores = MetricCollection(
+            {
+                "precision": MulticlassPrecision(average="none", **options),
+                "recall": MulticlassRecall(average="none", **options),
+                "f1": MulticlassF1Score(average="none", **options),
+            }
+        )
+
+    def update(self, logits: Tensor, label: Tensor) -> None:
+        """Add ``[B, K]`` logits and ``[B]`` class indices; B may be 0."""
+        if len(label) == 0:
+            return
+        prediction = logits.argmax(dim=-1)
+        self.confusion.update(prediction, label)
+        self.scores.update(prediction, label)
+
+    def compute(self) -> dict[str, Any]:
+        """Return lists: ``confusion_matrix`` [true class][predicted class] in samples, scores by class; start anew."""
+        report: dict[str, Any] = {"confusion_matrix": self.confusion.compute().tolist()}
+        report["per_class"] = {name: value.tolist() for name, value in self.scores.compute().items()}
+        self.confusion.reset()
+        self.scores.reset()
+        return report
+
+
+class EpochMeans:
+    """Sample-weighted means of named scalars over an epoch, on the device, without waiting for it.
+
+    They survive a resume in mid-epoch: the mean of the interrupted epoch is the one of the uninterrupted run.
+    (Lightning's own epoch averages cover only the batches after the resume.)
+    """
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self._totals = torch.zeros(0)  # sum of each value times samples, then the number of samples
+
+    def add(self, values: dict[str, Tensor], samples: int) -> None:
+        """Add scalars that are means over `samples` samples."""
+        weighted = torch.stack([*(value.detach().double() for value in values.values())]) * samples
+        weighted = F.pad(weighted, (0, 1), value=samples)
+        if not self.names:
+            self.names, self._totals = tuple(values), weighted
+        else:
+            self._totals = self._totals.to(weighted.device) + weighted
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the means, over all processes, and start anew."""
+        totals = _sum_over_processes(self._totals)
+        means = {name: totals[i] / totals[-1] for i, name in enumerate(self.names)}
+        self.names, self._totals = (), torch.zeros(0)
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The totals over all processes; every process must call this."""
+        return {"names": list(self.names), "totals": _sum_over_processes(self._totals).cpu()}
+
+    def load_state_dict(self, state: dict[str, Any], is_first_process: bool) -> None:
+        """Continue from saved totals; they are counted once, by the first process."""
+        self.names = tuple(state["names"])
+        self._totals = state["totals"] if is_first_process else torch.zeros_like(state["totals"])
+
+
+def _sum_over_processes(totals: Tensor) -> Tensor:
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and totals.numel():
+        totals = totals.clone()
+        torch.distributed.all_reduce(totals)
+    return totals

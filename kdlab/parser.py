@@ -1,0 +1,158 @@
+"""The command line's parser: no abbreviations, one-line errors, and a help that fits on a screen."""
+
+import difflib
+import importlib
+import inspect
+import re
+from argparse import SUPPRESS
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from kdlab.errors import UsageError
+
+PACKAGED_CONFIGS = Path(__file__).parent / "configs"  # in an installed wheel
+CHECKOUT_CONFIGS = Path(__file__).parents[1] / "configs"  # in a checkout
+
+# what `--help` shows; `--help_all` shows everything
+MAIN_OPTIONS = (
+    "config", "print_config", "seed_everything", "experiment", "name", "runs_dir", "ckpt_path", "model", "data",
+    "trainer.max_epochs", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision",
+    "trainer.callbacks", "trainer.logger", "trainer.log_every_n_steps",
+    "trainer.limit_train_batches", "trainer.fast_dev_run",
+)  # fmt: skip
+
+HELP_HEAD = """usage: python -m kdlab {verb} --config FILE [--config OVERLAY ...] [--KEY VALUE ...]
+
+{description}
+
+Any key of a config can be set on the command line; a slot that holds a class takes its arguments directly:
+  --model.temperature 2   --model.student.widths [6,12,12]   --data.batch_size 64   --trainer.max_epochs 30
+
+What a class accepts:   --model.help LogitMatching   --data.help CIFAR100   --model.student.help kdlab.models.ResNet20
+What will be run:       --print_config               All {count} options: --help_all
+"""
+
+
+class KDLabParser(LightningArgumentParser):
+    """LightningCLI's parser, made strict and brief."""
+
+    full_help = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["allow_abbrev"] = False  # otherwise --trainer.max_epoch 3 is silently taken for max_epochs
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a `UsageError` with the one line that matters."""
+        if not self.exit_on_error:  # a nested parser: its caller adds the key to the message
+            super().error(message, ex)
+        raise UsageError(brief(message)) from ex
+
+    def format_help(self) -> str:
+        """Return the main options with their meaning, or everything after ``--help_all``."""
+        actions = [action for action in self._actions if action.dest in MAIN_OPTIONS]
+        if KDLabParser.full_help or not actions:
+            return str(super().format_help())
+        verb = (self.prog or "").split()[-1]
+        shown = sorted(actions, key=lambda action: MAIN_OPTIONS.index(action.dest))
+        lines = [HELP_HEAD.format(verb=verb, description=self.description, count=len(self._actions))]
+        for action in shown:
+            default = self.get_defaults().get(action.dest) if action.dest not in ("config", "print_config") else None
+            text = "" if action.help in (None, SUPPRESS) else " ".join(str(action.help).split()).replace("%%", "%")
+            text = re.sub(r"\s*\((required|type|default)[^)]*\)$", "", text)
+            note = "" if default in (None, "") or not isinstance(default, (str, int, float)) else f" [{default}]"
+            lines.append(f"  --{action.dest:<28} {_first_sentence(text)}{note}")
+        return "\n".join(lines) + "\n"
+
+
+def find_config(name: str) -> str:
+    """Return the path of the config that `name` means.
+
+    A file is taken as it is. Otherwise the configs of the package are searched, with or without ``configs/`` before
+    and ``.yaml`` behind the name, so that ``digits/logit_matching`` works from any folder.
+
+    Raises:
+        UsageError: if there is no such file; it lists close names.
+    """
+    if Path(name).is_file():
+        return name
+    folder = CHECKOUT_CONFIGS if CHECKOUT_CONFIGS.is_dir() else PACKAGED_CONFIGS
+    wanted = name.removeprefix("configs/").removesuffix(".yaml")
+    if (folder / f"{wanted}.yaml").is_file():
+        return str(folder / f"{wanted}.yaml")
+    known = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    raise UsageError(f"there is no config {name}{_did_you_mean(wanted, known)}")
+
+
+# lines in which jsonargparse tells how it tried, not what is wrong
+_NOISE = re.compile(
+    r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value type: |"
+    r"Expected a <class 'NoneType'>|Expected a path but |Expected a dot import path string: |$)"
+)
+_KEY = re.compile(r'^Parser key "([^"]+)":?\s*(.*)$')
+_CLASS = re.compile(r"^Problem with given class_path '([^']+)':?\s*(.*)$")
+_UNKNOWN_OPTION = re.compile(r"^(?:Option|Key) '([^']+)' is not (?:accepted|expected)$")
+
+
+def brief(message: str) -> str:
+    """Reduce a nested message of jsonargparse to one line: the key, what is wrong with it, and what was given.
+
+    Example:
+        >>> brief('Parser key "seed":\\n  Expected a <class \\'int\\'>\\n  Given value: x')
+        "seed: expected int; given x"
+    """
+    keys: list[str] = []
+    reasons: list[str] = []
+    class_path = given = ""
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ").strip()
+        if match := _KEY.match(text):
+            keys.append(match[1])
+            text = match[2]
+        if match := _CLASS.match(text):
+            class_path, text = match[1], match[2]
+        if text.startswith("Given value: "):
+            given = given or text.removeprefix("Given value: ")
+        elif not _NOISE.match(text):
+            reasons.append(_plain(text, class_path))
+    if not reasons:
+        reasons = [f"there is no class {given}; name it as module.Class" if given else message.strip().splitlines()[0]]
+    key = ".".join(keys)
+    line = f"{key}: " if key and key != "config" else ""
+    line += "; ".join(dict.fromkeys(reasons))
+    if given and given not in line and not given.startswith(("Namespace", "NestedArg")):
+        line += f"; given {given}"
+    return line
+
+
+def _plain(text: str, class_path: str) -> str:
+    text = re.sub(r"Expected a <class '([^']+)'>", r"expected \1", text)
+    if match := _UNKNOWN_OPTION.match(text):
+        return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{_did_you_mean(match[1], _parameters(class_path))}"
+    if match := re.match(r"^module '([^']+)' has no attribute '([^']+)'$", text):
+        public = getattr(importlib.import_module(match[1]), "__all__", ())
+        return f"{match[1]} has no {match[2]}{_did_you_mean(match[2], list(public))}"
+    return text
+
+
+def _parameters(class_path: str) -> list[str]:
+    """The constructor arguments of a class and of what it passes them on to."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return []
+    return [p for base in inspect.getmro(cls) if "__init__" in vars(base) for p in inspect.signature(base).parameters]
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there are: {', '.join(sorted(known))}" if 0 < len(known) <= 12 else ""
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.;])\s", text, maxsplit=1)[0].rstrip(".;")

@@ -1,0 +1,103 @@
+"""Teachers that are not there yet: train them by their recipe, once, before the student starts."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock
+
+from kdlab.errors import IntegrityError, KDLabError, UsageError
+from kdlab.run.folder import RunFolder
+from kdlab.run.science import differences
+from kdlab.teachers import FrozenTeacher
+from kdlab.weights import read_card
+
+log = logging.getLogger(__name__)
+
+# a recipe runs in a process of its own and must not think that it is a rank of its parent's job
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
+                  "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # fmt: skip
+
+
+def provide_teacher(teacher: FrozenTeacher, recipe: Mapping[str, Any], options: list[str]) -> None:
+    """Make sure that the checkpoint of `teacher` is there and is what its recipe makes.
+
+    Several processes may ask for the same teacher: one trains it, the others wait. A training that was killed
+    goes on where it was.
+
+    Args:
+        teacher: has a checkpoint and a recipe.
+        recipe: what the recipe decides about the weights (`science` of its resolved config).
+        options: command-line options of the student's run that hold for the teacher's too (data folder, device).
+
+    Raises:
+        UsageError: if the checkpoint is no place where a run writes its student.
+        IntegrityError: if the checkpoint was made by another recipe.
+        KDLabError: if the training fails; with its exit code.
+    """
+    assert teacher.checkpoint is not None
+    checkpoint = Path(teacher.checkpoint)
+    folder = RunFolder(checkpoint.parent)
+    if checkpoint.name != folder.student.name or len(checkpoint.parts) < 3:
+        raise UsageError(
+            f"the teacher's checkpoint is {checkpoint}, but its recipe {teacher.recipe} writes "
+            f"<runs_dir>/<experiment>/<name>/{folder.student.name}; set checkpoint to such a path"
+        )
+    checkpoint.parent.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(checkpoint.parent.with_name(f".{checkpoint.parent.name}.recipe.lock")):
+        if not checkpoint.exists():
+            _train(teacher, folder, options)
+    _check_recipe(checkpoint, recipe, str(teacher.recipe))
+
+
+def _train(teacher: FrozenTeacher, folder: RunFolder, options: list[str]) -> None:
+    log.info(
+        "the teacher %s is not there yet: training it first, by %s, once for all runs. To use another one, "
+        "set model.teacher.init_args.checkpoint", teacher.checkpoint, teacher.recipe,
+    )  # fmt: skip
+    path = folder.path
+    command = [sys.executable, "-m", "kdlab", "fit", "--config", str(teacher.recipe)]
+    command += ["--runs_dir", str(path.parent.parent), "--experiment", path.parent.name, "--name", path.name, *options]
+    if folder.last.exists():
+        command += ["--ckpt_path", "last"]
+    environment = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    code = _run(command, environment)
+    if code != 0:
+        error = KDLabError(f"the recipe {teacher.recipe} of the teacher failed (exit code {code}); its message is above")
+        error.exit_code = code if code > 0 else 128 - code
+        raise error
+    log.info("the teacher is trained; now the student")
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Run the command to its end; it ends with us when we are told to stop."""
+    with subprocess.Popen(command, env=environment) as process:
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            process.send_signal(number)
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            process.terminate()
+
+
+def _check_recipe(checkpoint: Path, recipe: Mapping[str, Any], name: str) -> None:
+    trained_by = read_card(checkpoint).get("config")
+    if trained_by is None:
+        log.warning("%s does not say how it was trained; it is taken as it is, whatever %s says", checkpoint, name)
+        return
+    changes = differences(trained_by, recipe)
+    if changes:
+        raise IntegrityError(
+            f"the recipe {name} has changed since the teacher {checkpoint} was trained: {'; '.join(changes)}. "
+            f"Delete {checkpoint.parent} to train it anew, restore the recipe, or set recipe: null to keep the teacher"
+        )

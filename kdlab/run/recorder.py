@@ -1,0 +1,114 @@
+"""The callback that keeps a run's folder: claimed when training starts, filled while it runs."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from kdlab.atomic import write_text
+from kdlab.run.checkpoints import BestStudent, ResumePoint
+from kdlab.run.folder import RunFolder, claim_new
+from kdlab.run.metrics_csv import MetricsCSV
+
+log = logging.getLogger(__name__)
+
+
+class RunRecorder(Callback):
+    """Give the run its folder, and keep config, metrics, log and clock in it.
+
+    The folder is made when everything has been built and checked, so a run that cannot start leaves nothing.
+
+    Args:
+        wanted: the folder to use, with a number appended if it holds another run.
+        resumed: the folder of the run that is continued, instead of a new one.
+        config: the resolved config, YAML.
+    """
+
+    def __init__(self, wanted: Path, resumed: RunFolder | None, config: str) -> None:
+        self.wanted = wanted
+        self.config = config
+        self.folder: RunFolder | None = resumed
+        self._resumes = resumed is not None
+        self.train_seconds = 0.0  # of all processes that worked on this run, one after the other
+        self.images_per_s: list[float] = []  # training part of each epoch of this process
+        self._started = 0.0
+        self._epoch_started: tuple[float, int] | None = None
+        self._log_file: logging.Handler | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Claim the folder and hand it to all that write into it."""
+        if trainer.is_global_zero:
+            if self.folder is None:
+                self.folder = claim_new(self.wanted)
+            else:
+                self.folder.claim()
+            if not self._resumes:
+                write_text(self.folder.config, self.config)
+            self._log_file = _log_to(self.folder.log)
+            log.info("run folder %s", self.folder.path)
+        path = trainer.strategy.broadcast(str(self.folder.path) if self.folder else None)
+        self.folder = self.folder or RunFolder(path)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, (ResumePoint, BestStudent)):
+                callback.folder = self.folder
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.open(self.folder.metrics, step=trainer.global_step)
+        self._started = time.monotonic()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        """Start the clock of an epoch's training part at its first batch in this process."""
+        if self._epoch_started is None:
+            self._epoch_started = time.monotonic(), batch_idx
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int  # noqa: ANN401
+    ) -> None:
+        """Stop the clock of an epoch's training part after its last batch."""
+        if batch_idx + 1 < trainer.num_training_batches or self._epoch_started is None:
+            return
+        trainer.strategy.barrier()
+        if pl_module.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(pl_module.device)
+        start, first_batch = self._epoch_started
+        self._epoch_started = None
+        images = (batch_idx + 1 - first_batch) * trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
+        self.images_per_s.append(images / (time.monotonic() - start))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time spent so far."""
+        return {"train_seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the clock."""
+        self.train_seconds = state_dict["train_seconds"]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.train_seconds, self._started = self._seconds(), 0.0
+
+    def close(self) -> None:
+        """Give the folder up."""
+        if self._log_file is not None:
+            logging.getLogger().removeHandler(self._log_file)
+            self._log_file.close()
+            self._log_file = None
+            assert self.folder is not None
+            self.folder.release()
+
+    def _seconds(self) -> float:
+        return self.train_seconds + (time.monotonic() - self._started if self._started else 0.0)
+
+
+def _log_to(path: Path) -> logging.Handler:
+    """Copy what is logged and warned from now on into the run's log.txt."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.INFO)
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    return handler

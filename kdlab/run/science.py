@@ -1,0 +1,48 @@
+"""The part of a config that decides the numbers, apart from where files lie and how progress is shown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Trainer options that change what is learnt; all others say where and how a run runs.
+TRAINER_KEYS = (
+    "max_epochs", "min_epochs", "max_steps", "min_steps", "precision", "accumulate_grad_batches",
+    "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "sync_batchnorm",
+)  # fmt: skip
+PLACES = ("data_dir", "eval_batch_size", "resident")  # data options that do not change what is learnt
+MOST_SHOWN = 6
+
+Config = Mapping[str, Any]
+
+
+def science(config: Config) -> dict[str, Any]:
+    """Return what decides the weights: model, data, seed and the Trainer's `TRAINER_KEYS`."""
+    data = dict(config.get("data") or {})
+    data["init_args"] = {key: value for key, value in (data.get("init_args") or {}).items() if key not in PLACES}
+    trainer = config.get("trainer") or {}
+    return {
+        "model": config.get("model"),
+        "data": data,
+        "seed_everything": config.get("seed_everything"),
+        "trainer": {key: trainer[key] for key in TRAINER_KEYS if trainer.get(key) is not None},
+    }
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[str]:  # noqa: ANN401
+    """Say in words where two configs differ, key by key; at most `MOST_SHOWN` of them and the number of the rest."""
+    found = list(_differences(before, now, key))
+    rest = len(found) - MOST_SHOWN
+    return [*found[:MOST_SHOWN], f"and {rest} more"] if rest > 0 else found
+
+
+def _differences(before: Any, now: Any, key: str) -> list[str]:  # noqa: ANN401
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = dict.fromkeys([*before, *now])
+        return [line for name in names for line in _differences(before.get(name), now.get(name), f"{key}.{name}")]
+    if before == now:
+        return []
+    return [f"{key.lstrip('.').replace('.init_args', '')} was {_short(before)}, is {_short(now)}"]
+
+
+def _short(value: Any) -> str:  # noqa: ANN401
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,109 @@
+"""What a run ends with: result.json, a table that a person reads, and predictions."""
+
+import csv
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from kdlab.atomic import atomic_write, write_text
+from kdlab.data import ImageData
+from kdlab.methods import Method
+from kdlab.run.environment import describe_environment
+from kdlab.run.recorder import RunRecorder
+from kdlab.teachers import FrozenTeacher
+
+COLUMNS = {"accuracy": "accuracy %", "top5": "top-5 %", "nll": "NLL", "ece": "ECE"}
+NAMED_IN_TABLE = 24  # longer network names are cut
+
+
+def build_result(
+    trainer: Trainer, model: Method, data: ImageData, run: dict[str, Any], recorder: RunRecorder | None = None
+) -> dict[str, Any]:
+    """Everything worth knowing about a run after its test, as JSON values.
+
+    Args:
+        trainer: has just tested.
+        model: the method; its student holds the weights that were tested.
+        data: what it was tested on.
+        run: ``experiment``, ``name``, ``seed`` and ``protocol`` of the run.
+        recorder: knows the time of a run that trained.
+    """
+    logged = trainer.callback_metrics
+    result: dict[str, Any] = {"format": 1, **run, "method": type(model).__name__}
+    result["protocol"] |= data.describe()
+    result["student"] = describe_network(model.student) | {"test": _under("test/", logged)} | model.test_report
+    if model.teacher is not None and model.teacher.ready:
+        teacher = model.teacher.network if isinstance(model.teacher, FrozenTeacher) else model.teacher
+        result["teacher"] = describe_network(teacher) | {"test": _under("teacher/test_", logged)}
+        if isinstance(model.teacher, FrozenTeacher):
+            result["teacher"]["checkpoint"] = model.teacher.checkpoint
+    if recorder is not None:
+        result["train_seconds"] = round(recorder.train_seconds, 3)
+        result["train_images_per_s"] = round(statistics.median(recorder.images_per_s)) if recorder.images_per_s else None
+    environment = describe_environment(trainer.strategy.root_device)
+    return result | {"world_size": trainer.world_size, "precision": str(trainer.precision), "environment": environment}
+
+
+def describe_network(network: nn.Module) -> dict[str, Any]:
+    """Class and size of a network; buffers are not parameters."""
+    return {"network": type(network).__name__, "parameters": sum(p.numel() for p in network.parameters())}
+
+
+def write_result(result: dict[str, Any], path: Path) -> None:
+    """Write `result` as JSON, atomically."""
+    write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """Print the test results of the student and, where there is one, of the teacher."""
+    protocol = result["protocol"]
+    title = f"{result['experiment']}/{result['name']}: {result['method']} on {protocol['n_test']:,} test images, "
+    table = Table(title=title + protocol["selection"], title_justify="left", title_style="")
+    table.add_column("")
+    table.add_column("network")
+    for header in (*COLUMNS.values(), "parameters", "training"):
+        table.add_column(header, justify="right")
+    for role in ("teacher", "student"):
+        row = result.get(role)
+        if row is None or not row["test"]:
+            continue
+        seconds = f"{result['train_seconds']:.1f} s" if role == "student" and "train_seconds" in result else ""
+        table.add_row(role, row["network"][:NAMED_IN_TABLE], *_cells(row["test"]), f"{row['parameters']:,}", seconds)
+    console = Console()
+    (console if console.is_terminal else Console(width=110)).print(table)
+
+
+def write_predictions(batches: Iterable[dict[str, Tensor]], class_names: Sequence[str], path: Path) -> None:
+    """Write index, label, predicted class and its probability of each image to a CSV file, atomically.
+
+    Args:
+        batches: ``index`` [B], ``label`` [B] and ``logits`` [B, K] each.
+        class_names: of the K classes.
+        path: of the file.
+    """
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["index", "label", "prediction", "probability"])
+        for batch in batches:
+            probability, prediction = torch.softmax(batch["logits"], dim=-1).max(dim=-1)
+            columns = (batch["index"].tolist(), batch["label"].tolist(), prediction.tolist(), probability.tolist())
+            for index, label, predicted, share in zip(*columns, strict=True):
+                writer.writerow([index, class_names[label], class_names[predicted], f"{share:.6f}"])
+
+
+def _under(prefix: str, logged: dict[str, Any]) -> dict[str, float]:
+    """The metrics whose key starts with `prefix`, as floats, without it."""
+    return {key.removeprefix(prefix): float(value) for key, value in logged.items() if key.startswith(prefix)}
+
+
+def _cells(metrics: dict[str, float]) -> list[str]:
+    percent = [f"{100 * metrics[name]:.2f}" for name in ("accuracy", "top5")]
+    return [*percent, *(f"{metrics[name]:.4f}" for name in ("nll", "ece"))]

@@ -1,0 +1,80 @@
+"""A trained network that only answers."""
+
+from typing import Self
+
+from torch import nn
+
+from kdlab.errors import IntegrityError, UsageError
+from kdlab.teachers.base import Teacher
+from kdlab.types import Batch, Outputs
+from kdlab.weights import Card, load_weights
+
+
+class FrozenTeacher(Teacher):
+    """A network with fixed weights: no gradients, always in eval mode, never saved with the student.
+
+    Its parameters and buffers are the same bits before and after training. A teacher in training mode would
+    not be: batch norm moves its statistics even without gradients.
+
+    Args:
+        network: the architecture, with as many classes as the data.
+        checkpoint: file with its weights: a student.safetensors or a checkpoint of kdlab, or a plain PyTorch
+            state dict (.pt, .pth, .safetensors). None takes the network as it was built, for example with
+            pretrained weights of timm.
+        recipe: config file that trains this teacher. When the checkpoint is missing, `fit` runs the recipe
+            first. The checkpoint remembers the recipe: `fit` stops when the recipe has changed since.
+
+    Raises:
+        UsageError: if there is a recipe but no checkpoint to write its result to.
+    """
+
+    def __init__(self, network: nn.Module, checkpoint: str | None = None, recipe: str | None = None) -> None:
+        super().__init__()
+        if recipe is not None and checkpoint is None:
+            raise UsageError(
+                f"the teacher has the recipe {recipe} but no checkpoint; "
+                "set checkpoint to the file that the recipe writes, runs/<experiment>/<name>/student.safetensors"
+            )
+        self.network = network.requires_grad_(False).eval()
+        self.checkpoint = checkpoint
+        self.recipe = recipe
+        self.card: Card = {}  # what the checkpoint says of itself
+        self._ready = checkpoint is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the weights are there."""
+        return self._ready
+
+    def load(self) -> None:
+        """Load the checkpoint.
+
+        Raises:
+            IntegrityError: if it is missing, damaged, or does not fit the network.
+        """
+        if self._ready or self.checkpoint is None:
+            return
+        try:
+            self.card = load_weights(self.network, self.checkpoint)
+        except IntegrityError as error:
+            raise IntegrityError(f"teacher: {error}{self._advice()}") from error
+        self._ready = True
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Answer with the ``[B, K]`` logits of the network."""
+        if not self._ready:
+            raise UsageError(f"the teacher's checkpoint {self.checkpoint} is not loaded; call load() first")
+        return Outputs(self.network(batch.image))
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode, whatever an enclosing module asks for."""
+        return super().train(False)
+
+    def use_untrained(self) -> None:
+        """Answer with the random weights the network was built with: for rehearsals of a few batches only."""
+        self._ready = True
+
+    def _advice(self) -> str:
+        if self.recipe is not None:
+            return f"; delete it and `fit` trains it again, or run: python -m kdlab fit --config {self.recipe}"
+        return "; train a teacher first, for example: python -m kdlab fit --config configs/digits/teacher.yaml"
