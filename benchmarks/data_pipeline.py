@@ -1,0 +1,189 @@
+"""Images per second: kdlab's loader + augmentation + normalisation against torchvision transforms in a DataLoader.
+
+    python benchmarks/data_pipeline.py --data_dir DIR            # about three minutes
+    python benchmarks/data_pipeline.py --data_dir DIR --quick    # one short repeat, to see that it runs
+
+Both deliver the CIFAR-100 training images shuffled, cropped (pad 4), mirrored at random and normalised, as float32
+batches. kdlab runs in one thread of one process. The DataLoader has two worker processes with one thread each, and
+its main process only collects. The two take turns in one run, so that a busy machine slows both. "Cores used" is CPU
+time of all processes over wall time; the rate per core is images over CPU seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import torchvision
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from kdlab.data import CIFAR100, RandomCropFlip
+
+RESULT = Path(__file__).parent / "results" / "data_pipeline.json"
+BATCH_SIZES = (64, 128, 512)
+WORKERS = 2
+TARGET_RATIO = 20
+
+
+class PILImages(Dataset):
+    """What torchvision.datasets.CIFAR100 does with its array: one PIL image, transformed, per index."""
+
+    def __init__(self, data: CIFAR100, images: int) -> None:
+        self.pixels = data.train_split.images[:images].permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels = data.train_split.labels[:images].tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(data.mean, data.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
+
+
+def kdlab_batches(data: CIFAR100, images: int) -> Iterable[torch.Tensor]:
+    """Yield normalised batches until ``images`` images were seen, epoch after epoch."""
+    loader = data.train_dataloader()
+    seen = epoch = 0
+    while seen < images:
+        loader.sampler.set_epoch(epoch)
+        epoch += 1
+        for batch in loader:
+            image = data.training_view(batch).image
+            yield image
+            seen += len(image)
+            if seen >= images:
+                return
+
+
+def torchvision_batches(loader: DataLoader) -> Iterable[torch.Tensor]:
+    """Yield normalised batches of one whole epoch, so that nothing is prefetched in vain.
+
+    Starting the workers is part of it, as it is in every epoch of a default DataLoader; it takes well under 0.1 s.
+    """
+    for image, _ in loader:
+        yield image
+
+
+def measure(batches: Callable[[], Iterable[torch.Tensor]]) -> dict[str, float]:
+    """Drain the batches; return images per second of wall time, and per second of CPU time (with ended children)."""
+    cpu, wall, images = cpu_seconds(), time.perf_counter(), 0
+    for image in batches():
+        images += len(image)
+    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+    return {"images": images, "wall_s": wall, "cpu_s": cpu, "images_per_s": images / wall, "cores_used": cpu / wall,
+            "images_per_core_s": images / cpu}  # fmt: skip
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def summary(runs: list[dict[str, float]], key: str) -> dict[str, float]:
+    """Median, smallest and largest value."""
+    values = [run[key] for run in runs]
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def environment() -> dict[str, object]:
+    """What the numbers depend on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    models = [
+        line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+    ]
+    commit, changes = (
+        subprocess.run(["git", *command], capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout.strip()
+        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "kdlab/data", "benchmarks/data_pipeline.py"])
+    )
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "load_average_before": os.getloadavg(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git_commit": commit or None,
+        "uncommitted_changes": changes.splitlines(),
+        "command": " ".join(["python", "benchmarks/data_pipeline.py", *sys.argv[1:]]),
+        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", default="data", help="folder that holds cifar100/")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="one short repeat; nothing is written")
+    args = parser.parse_args()
+    repeats = 1 if args.quick else args.repeats
+    ours, theirs = (20_000, 2_000) if args.quick else (150_000, 15_000)  # images per repeat
+    torch.set_num_threads(1)
+    report = {"environment": environment(), "n": repeats, "workers": WORKERS, "batch_sizes": {}}
+    for batch_size in BATCH_SIZES:
+        data = CIFAR100(data_dir=args.data_dir, batch_size=batch_size, val_fraction=0.0, augmentation=RandomCropFlip())
+        data.prepare_data()
+        loader = DataLoader(PILImages(data, theirs), batch_size, shuffle=True, num_workers=WORKERS)
+        runs = {"kdlab": [], "torchvision": []}
+        for _ in range(repeats):
+            runs["kdlab"].append(measure(lambda data=data: kdlab_batches(data, ours)))
+            runs["torchvision"].append(measure(lambda loader=loader: torchvision_batches(loader)))
+        report["batch_sizes"][batch_size] = row = {
+            name: {
+                "runs": each,
+                **{key: summary(each, key) for key in ("images_per_s", "cores_used", "images_per_core_s")},
+            }
+            for name, each in runs.items()
+        }
+        row["ratio_per_core"] = {
+            "of_medians": row["kdlab"]["images_per_core_s"]["median"]
+            / row["torchvision"]["images_per_core_s"]["median"],
+            **summary(
+                [{"r": k["images_per_core_s"] / t["images_per_core_s"]} for k, t in zip(*runs.values(), strict=True)],
+                "r",
+            ),
+        }
+        print_row(batch_size, row)
+    if not args.quick:
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"written to {RESULT}")
+
+
+def print_row(batch_size: int, row: dict) -> None:
+    """Print the medians of one batch size, with smallest and largest value."""
+    print(f"batch {batch_size}")
+    for name in ("kdlab", "torchvision"):
+        rate, cores, per_core = (row[name][key] for key in ("images_per_s", "cores_used", "images_per_core_s"))
+        print(
+            f"  {name:12s} {rate['median']:9,.0f} images/s [{rate['min']:,.0f}, {rate['max']:,.0f}] on "
+            f"{cores['median']:.2f} cores = {per_core['median']:9,.0f} per core"
+        )
+    ratio = row["ratio_per_core"]
+    print(f"  ratio per core {ratio['of_medians']:.1f} [{ratio['min']:.1f}, {ratio['max']:.1f}], target {TARGET_RATIO}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""`ImageData`: from a data set in memory to the batches that a network reads.
+
+The only place that touches pixels: the loader yields ``uint8`` images, and after the transfer to the device they are
+augmented (training only), normalised, and mixed (training only), the whole batch at once. In training teacher and
+student see the same view.
+
+Shapes: N images in a split, B images in the batch, C channels, H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from kdlab.data.augment import Augmentation
+from kdlab.data.counters import Stream, counter_bits
+from kdlab.data.loader import BatchLoader
+from kdlab.data.mixing import Mixing
+from kdlab.data.normalise import Normalize
+from kdlab.data.split import NoiseKind, Split, divide
+from kdlab.errors import UsageError
+from kdlab.types import Batch
+
+Part = Literal["train", "test"]
+_RESIDENT_SHARE = 0.5  # of the accelerator's free memory that a split may take; the rest is for the networks
+
+
+class ImageData(LightningDataModule):
+    """Base of all data sets: splits, loaders, augmentation and normalisation.
+
+    A data set fills in the class attributes and `read`. What a network needs to know is there before `setup`:
+    ``num_classes``, ``in_channels``, ``image_size``, ``image_shape``, ``class_names``, ``num_views``.
+
+    The validation images are held out from the training split, stratified, chosen by ``split_seed`` and never by the
+    seed of the run: all runs of a study, and the teacher, must see the same ones, or a teacher would have been trained
+    on images that its student is validated on. Label noise and few labels concern what is left to train on.
+
+    Args:
+        data_dir: Folder that holds one folder per data set.
+        batch_size: Training images per batch and process.
+        eval_batch_size: Validation and test images per batch and process.
+        val_fraction: Share of the training split that is held out to validate on, 0 ... 1 (exclusive). 0 trains on
+            everything: there is no validation and the last epoch counts.
+        train_per_class: Train on this many images of each class only; null for all.
+        label_noise: Share of training images that get a wrong label, 0 ... 1.
+        label_noise_kind: ``uniform``: any other class. ``minus_one``: the class before, so that 4 becomes 3.
+        augmentation: Random views of the training images, for instance RandomCropFlip; null for none.
+        mixing: Mixup or CutMix of the training images; null for none.
+        seed: Of the order, the views and the mixing: what may differ between runs.
+        split_seed: Of the held-out images, the few labels and the noise: what must not differ between runs.
+        mean: Mean of each channel in units of [0, 1]; null for the data set's own.
+        std: Standard deviation of each channel in units of [0, 1]; null for the data set's own.
+        resident: Keep the images in the accelerator's memory where they fit into half of what is free.
+
+    Raises:
+        UsageError: an argument is out of its range.
+    """
+
+    num_classes: ClassVar[int]
+    in_channels: ClassVar[int]
+    image_size: ClassVar[int]  # height = width, pixels
+    class_names: ClassVar[tuple[str, ...]]
+    num_train_images: ClassVar[int]  # in the whole training file: Batch.index of training and validation is below it
+    num_test_images: ClassVar[int]
+    default_mean: ClassVar[tuple[float, ...]]
+    default_std: ClassVar[tuple[float, ...]]
+
+    def __init__(
+        self,
+        data_dir: str = "data",
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        val_fraction: float = 0.1,
+        train_per_class: int | None = None,
+        label_noise: float = 0.0,
+        label_noise_kind: NoiseKind = "uniform",
+        augmentation: Augmentation | None = None,
+        mixing: Mixing | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        resident: bool = True,
+    ) -> None:
+        super().__init__()
+        self.data_dir = data_dir
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.val_fraction = val_fraction
+        self.train_per_class = train_per_class
+        self.label_noise = label_noise
+        self.label_noise_kind: NoiseKind = label_noise_kind
+        self.augmentation = augmentation
+        self.mixing = mixing
+        self.seed = seed
+        self.split_seed = split_seed
+        self.mean = self.default_mean if mean is None else tuple(mean)
+        self.std = self.default_std if std is None else tuple(std)
+        self.resident = resident
+        self._check_arguments()
+        self._normalize = Normalize(self.mean, self.std)
+        self._splits: dict[str, Split] = {}
+        self._resident_splits: dict[str, Split] = {}
+        self._train_loader: BatchLoader | None = None
+        self._fingerprint: str | None = None
+
+    @abstractmethod
+    def read(self, part: Part) -> tuple[Tensor, Tensor, str]:
+        """Read one part of the data set as it was published.
+
+        Returns:
+            Images ``[N, C, H, W]`` ``uint8``, labels ``[N]`` ``int64``, and the SHA-256 of both.
+
+        Raises:
+            IntegrityError: the data are missing or damaged.
+        """
+
+    # What it is
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return (self.in_channels, self.image_size, self.image_size)
+
+    @property
+    def num_views(self) -> int | None:
+        """How many different inputs one training image can become; None where they cannot be counted."""
+        if self.mixing is not None:
+            return None
+        return 1 if self.augmentation is None else self.augmentation.num_views
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the whole training file, whatever part of it is trained on."""
+        if self._fingerprint is None:
+            self.setup("fit")
+        assert self._fingerprint is not None
+        return self._fingerprint
+
+    def describe(self) -> dict[str, Any]:
+        """Return the protocol of this data set, as `result.json` records it."""
+        train = self.train_split
+        return {
+            "name": type(self).__name__,
+            "n_train": len(train),
+            "n_val": len(self.val_split),
+            "n_test": self.num_test_images,
+            "val_fraction": self.val_fraction,
+            "split_seed": self.split_seed,
+            "train_per_class": self.train_per_class,
+            "label_noise": self.label_noise,
+            "label_noise_kind": self.label_noise_kind if self.label_noise else None,
+            "n_noisy_labels": len(train.noisy),
+            "augmentation": _name(self.augmentation),
+            "mixing": _name(self.mixing),
+            "num_views": self.num_views,
+            "batch_size": self.batch_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "fingerprint": self.fingerprint(),
+        }
+
+    # Its splits
+
+    @property
+    def train_split(self) -> Split:
+        """The images to train on, with their possibly wrong labels."""
+        self.setup("fit")
+        return self._splits["train"]
+
+    @property
+    def val_split(self) -> Split:
+        """The held-out images; none where ``val_fraction`` is 0."""
+        self.setup("fit")
+        return self._splits["val"]
+
+    @property
+    def test_split(self) -> Split:
+        """The test images."""
+        self.setup("test")
+        return self._splits["test"]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read what ``stage`` needs, unless it is there already.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test``, ``predict`` (of the test images), or None for everything.
+
+        Raises:
+            IntegrityError: the data are missing or damaged.
+            UsageError: the data cannot be divided as the arguments say.
+        """
+        if stage in ("fit", "validate", None) and "train" not in self._splits:
+            images, labels, self._fingerprint = self.read("train")
+            self._splits["train"], self._splits["val"] = divide(
+                Split.whole(images, labels),
+                val_fraction=self.val_fraction,
+                train_per_class=self.train_per_class,
+                label_noise=self.label_noise,
+                label_noise_kind=self.label_noise_kind,
+                num_classes=self.num_classes,
+                split_seed=self.split_seed,
+            )
+        if stage in ("test", "predict", None) and "test" not in self._splits:
+            images, labels, _ = self.read("test")
+            self._splits["test"] = Split.whole(images, labels)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Free the accelerator's memory."""
+        self._resident_splits.clear()
+
+    # Its batches
+
+    def train_dataloader(self) -> BatchLoader:
+        """Return the loader of this process's share of the training images.
+
+        Raises:
+            UsageError: there are fewer images than one global batch.
+        """
+        loader = self._loader("train", self.batch_size, training=True)
+        needed = loader.batch_size * loader.world_size
+        if needed > len(loader.split):
+            raise UsageError(
+                f"data.batch_size is {self.batch_size} on {loader.world_size} process(es) but there are only "
+                f"{len(loader.split)} training images; give at most {len(loader.split) // loader.world_size}"
+            )
+        self._train_loader = loader
+        return loader
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """Return the loader of the held-out images; an empty list, which Lightning skips, where there are none."""
+        if len(self.val_split):
+            return self._loader("val", self.eval_batch_size)
+        # Lightning asks whether an empty list was intended; val_fraction 0 says that it was.
+        warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
+        return []
+
+    def plain_train_dataloader(self) -> BatchLoader:
+        """Return the loader of the training images in the order of the file, to look at them rather than to train."""
+        return self._loader("train", self.eval_batch_size)
+
+    def test_dataloader(self) -> BatchLoader:
+        """Return the loader of the test images."""
+        return self._loader("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Return the loader of the test images."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn what the loader yielded into what networks read, on the device."""
+        training = self.trainer is not None and self.trainer.training
+        return self.training_view(batch) if training else self.plain_view(batch)
+
+    def training_view(self, batch: Batch) -> Batch:
+        """Augment, normalise and mix a batch of the training loader."""
+        image = batch.image
+        if self.augmentation is not None:
+            image = self.augmentation.to(image.device)(image, batch.view)
+        seen = self.plain_view(batch._replace(image=image))
+        if self.mixing is None:
+            return seen
+        epoch = 0 if self._train_loader is None else self._train_loader.epoch
+        bits = counter_bits(self.seed, epoch, batch.index[:1], Stream.MIXING)
+        mixed, label = self.mixing.to(image.device)(seen.image, seen.label, self.num_classes, bits)
+        return seen._replace(image=mixed, label=label)
+
+    def plain_view(self, batch: Batch) -> Batch:
+        """Normalise a batch, and do nothing else to it."""
+        if self._normalize.shift.device != batch.image.device:
+            self._normalize.to(batch.image.device)
+        return batch._replace(image=self._normalize(batch.image))
+
+    def _loader(self, name: str, batch_size: int, *, training: bool = False) -> BatchLoader:
+        self.setup("test" if name == "test" else "fit")
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        views = 1 if self.augmentation is None else self.augmentation.num_views
+        return BatchLoader(
+            self._where_it_fits(name),
+            batch_size,
+            training=training,
+            seed=self.seed,
+            num_views=views,
+            rank=rank,
+            world_size=world_size,
+            reshuffle=not getattr(self.trainer, "overfit_batches", 0),  # an attribute that Trainer does not declare
+        )
+
+    def _where_it_fits(self, name: str) -> Split:
+        """Return the split in the accelerator's memory, moved there once, or in main memory."""
+        split = self._splits[name]
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if not self.resident or device.type != "cuda":
+            return split
+        if name not in self._resident_splits:
+            if split.size_bytes > _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+                return split
+            self._resident_splits[name] = split.to(device)
+        return self._resident_splits[name]
+
+    def _check_arguments(self) -> None:
+        for name in ("batch_size", "eval_batch_size", "train_per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"data.{name} is {value}; give 1 or a larger whole number")
+        if not 0 <= self.val_fraction < 1:
+            raise UsageError(
+                f"data.val_fraction is {self.val_fraction}; give a share from 0 up to, but not including, 1"
+            )
+        if not 0 <= self.label_noise <= 1:
+            raise UsageError(f"data.label_noise is {self.label_noise}; give a share from 0 to 1")
+        if self.label_noise_kind not in get_args(NoiseKind):
+            raise UsageError(f"data.label_noise_kind is {self.label_noise_kind!r}; give uniform or minus_one")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.in_channels:
+                raise UsageError(
+                    f"data.{name} has {len(values)} value(s) but {type(self).__name__} images have "
+                    f"{self.in_channels} channel(s); give one per channel"
+                )
+        if min(self.std) <= 0:
+            raise UsageError(f"data.std is {self.std}; give positive numbers, they divide the pixels")
+
+
+def _name(part: Augmentation | Mixing | None) -> str | None:
+    return None if part is None else repr(part)
