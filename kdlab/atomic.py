@@ -21,7 +21,7 @@ def atomic_write(target: Path | str) -> Iterator[Path]:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(part, target)
+        part.replace(target)
         _sync_folder(target.parent)
     finally:
         part.unlink(missing_ok=True)

@@ -15,15 +15,11 @@ from typing import Any
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 # imported so that configs may use the short names of these classes
-import kdlab.data
-import kdlab.losses
-import kdlab.methods
-import kdlab.teachers
 from kdlab.data import ImageData
 from kdlab.errors import KDLabError, UsageError
 from kdlab.methods import Method
@@ -72,11 +68,15 @@ class KDLabCLI(LightningCLI):
 
     # -- what the command line knows ----------------------------------------------------------------------
 
-    def add_arguments_to_parser(self, parser: KDLabParser) -> None:
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the names of the run and let data, model and Trainer fill each other in."""
         parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
-        parser.add_argument("--experiment", type=str | None, default=None, help="Folder inside it; by default that of the config.")
-        parser.add_argument("--name", type=str | None, default=None, help="Folder of this run; by default CONFIG-seedSEED.")
+        parser.add_argument(
+            "--experiment", type=str | None, default=None, help="Folder inside it; by default that of the config."
+        )
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="Folder of this run; by default CONFIG-seedSEED."
+        )
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         for network in ("student", "teacher.init_args.network"):
             for argument in ("num_classes", "in_channels"):
@@ -85,6 +85,13 @@ class KDLabCLI(LightningCLI):
         for part in ("model", "data"):
             parser.link_arguments("seed_everything", f"{part}.init_args.seed")
         parser.link_arguments("trainer.max_epochs", "model.init_args.lr_scheduler.init_args.T_max")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
+        """Parse, and let ``null`` on the command line be null: jsonargparse makes it the text None in a nested slot."""
+        super().parse_arguments(parser, args)
+        for key, value in list(self.config.items()):
+            if value == "None":
+                self.config[key] = None
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let what a checkpoint says override the command line, silently."""
@@ -130,7 +137,12 @@ class KDLabCLI(LightningCLI):
         loggers += own if isinstance(own, list) else [own] if isinstance(own, Logger) else []
         plugins = config.get("plugins") or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        kwargs |= {"callbacks": [*callbacks, *bar], "logger": loggers, "plugins": plugins, "enable_progress_bar": bool(bar)}
+        kwargs |= {
+            "callbacks": [*callbacks, *bar],
+            "logger": loggers,
+            "plugins": plugins,
+            "enable_progress_bar": bool(bar),
+        }
         return super().instantiate_trainer(**kwargs)
 
     # -- verbs --------------------------------------------------------------------------------------------
@@ -166,7 +178,7 @@ class KDLabCLI(LightningCLI):
         if self.trainer.world_size > 1:
             raise UsageError(f"predict runs in one process, not in {self.trainer.world_size}; set --trainer.devices 1")
         checkpoint = self._load_student(model, ckpt_path)
-        batches = self.trainer.predict(model, datamodule=datamodule)
+        batches: Any = self.trainer.predict(model, datamodule=datamodule)
         path = checkpoint.parent / "predictions.csv"
         write_predictions(batches, datamodule.class_names, path)
         log.info("predictions are in %s", path)
@@ -201,7 +213,9 @@ class KDLabCLI(LightningCLI):
         elif Path(ckpt_path).is_file():
             folder = RunFolder(Path(ckpt_path).parents[1])
         else:
-            raise UsageError(f"ckpt_path is {ckpt_path}, but there is no such file; give a checkpoint of a run, or: last")
+            raise UsageError(
+                f"ckpt_path is {ckpt_path}, but there is no such file; give a checkpoint of a run, or: last"
+            )
         if not folder.config.is_file():
             raise UsageError(f"{folder.path} holds no config.yaml, so it is no run that can be continued")
         changes = differences(science(yaml.safe_load(folder.config.read_text())), science(self.resolved))
@@ -277,7 +291,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 130 if isinstance(end.__context__, KeyboardInterrupt) else int(end.code or 0)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 (this is where every error ends)
+    except Exception as error:
         return _report(error)
     return 0
 
@@ -328,7 +342,7 @@ def _set_up_messages() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("kdlab: %(message)s"))
         logger.addHandler(handler)
-    logger.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.ERROR)
+    logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (

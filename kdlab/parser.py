@@ -50,11 +50,11 @@ class KDLabParser(LightningArgumentParser):
             super().error(message, ex)
         raise UsageError(brief(message)) from ex
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Return the main options with their meaning, or everything after ``--help_all``."""
         actions = [action for action in self._actions if action.dest in MAIN_OPTIONS]
         if KDLabParser.full_help or not actions:
-            return str(super().format_help())
+            return str(super().format_help(*args, **kwargs))
         verb = (self.prog or "").split()[-1]
         shown = sorted(actions, key=lambda action: MAIN_OPTIONS.index(action.dest))
         lines = [HELP_HEAD.format(verb=verb, description=self.description, count=len(self._actions))]
@@ -97,11 +97,11 @@ _UNKNOWN_OPTION = re.compile(r"^(?:Option|Key) '([^']+)' is not (?:accepted|expe
 
 
 def brief(message: str) -> str:
-    """Reduce a nested message of jsonargparse to one line: the key, what is wrong with it, and what was given.
+    r"""Reduce a nested message of jsonargparse to one line: the key, what is wrong with it, and what was given.
 
     Example:
-        >>> brief('Parser key "seed":\\n  Expected a <class \\'int\\'>\\n  Given value: x')
-        "seed: expected int; given x"
+        >>> brief("Parser key \"seed\":\n  Expected a <class 'int'>\n  Given value: x")
+        'seed: expected int; given x'
     """
     keys: list[str] = []
     reasons: list[str] = []

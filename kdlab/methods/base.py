@@ -62,9 +62,8 @@ class Method(LightningModule, ABC):
         self.seed = seed
         self.train_means = EpochMeans()
         self.val_metrics = ClassificationMetrics(num_classes)
-        self.test_metrics = nn.ModuleDict({"student": ClassificationMetrics(num_classes)})
-        if teacher is not None:
-            self.test_metrics["teacher"] = ClassificationMetrics(num_classes)
+        self.test_metrics = ClassificationMetrics(num_classes)
+        self.teacher_test_metrics = ClassificationMetrics(num_classes)
         self.test_per_class = PerClassMetrics(num_classes)
         self.test_report: dict[str, Any] = {}  # filled by a test: per-class scores and the confusion matrix
 
@@ -122,18 +121,22 @@ class Method(LightningModule, ABC):
         accuracy = (logits.detach().argmax(dim=-1) == target).float().mean()
         values = {"loss": loss, **{f"{name}_loss": term for name, term in terms.items()}, "accuracy": accuracy}
         self.train_means.add(values, len(label))
-        log_now = (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        log_now = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if not log_now and self.device.type != "cpu":
             return  # reading a value would make the accelerator wait
-        read = dict(zip(values, torch.stack([value.detach().float() for value in values.values()]).tolist(), strict=True))
+        read = dict(
+            zip(values, torch.stack([value.detach().float() for value in values.values()]).tolist(), strict=True)
+        )
         _check_finite(read, f"step {self.global_step} (epoch {self.current_epoch})")
         if log_now:
             self.log("loss", read["loss"], prog_bar=True, logger=False)
             self._write_log({f"train/{name}_step": value for name, value in read.items()}, step=self.global_step)
 
     def _write_log(self, values: Mapping[str, float], step: int) -> None:
-        """Write to the loggers now. `self.log` writes after the resume point of this step, and a kill in between
-        would lose the row for good."""
+        """Write to the loggers now.
+
+        `self.log` writes after the resume point of this step, and a kill in between would lose the row for good.
+        """
         for logger in self.loggers:
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=step)
             logger.save()
@@ -161,16 +164,16 @@ class Method(LightningModule, ABC):
         if not len(batch.label):
             return
         logits = self(batch.image)
-        self.test_metrics["student"].update(logits, batch.label)
+        self.test_metrics.update(logits, batch.label)
         self.test_per_class.update(logits, batch.label)
         if self.teacher is not None and self.teacher.ready:
-            self.test_metrics["teacher"].update(self.teacher(batch).logits, batch.label)
+            self.teacher_test_metrics.update(self.teacher(batch).logits, batch.label)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics: ``test/...`` of the student, ``teacher/test_...`` of the teacher."""
-        self.log_dict({f"test/{name}": v.float() for name, v in self.test_metrics["student"].compute().items()})
+        self.log_dict({f"test/{name}": value.float() for name, value in self.test_metrics.compute().items()})
         if self.teacher is not None and self.teacher.ready:
-            metrics = self.test_metrics["teacher"].compute()
+            metrics = self.teacher_test_metrics.compute()
             self.log_dict({f"teacher/test_{name}": value.float() for name, value in metrics.items()})
         self.test_report = self.test_per_class.compute()
 

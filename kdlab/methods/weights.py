@@ -34,12 +34,12 @@ def term_weights(
             if not 0 <= weight < float("inf"):
                 raise UsageError(f"{name} is {weight:g}, but it must be 0 or more")
         return TermWeights(label, logit)
-    if label_weight is not None or logit_weight is not None:
-        name, weight = ("label_weight", label_weight) if label_weight is not None else ("logit_weight", logit_weight)
-        raise UsageError(
-            f"alpha: {alpha:g} and {name}: {weight:g} are both given, but alpha is short for "
-            f"label_weight: {alpha:g}, logit_weight: {1 - alpha:g}; keep one of the two"
-        )
+    for name, given in (("label_weight", label_weight), ("logit_weight", logit_weight)):
+        if given is not None:
+            raise UsageError(
+                f"alpha: {alpha:g} and {name}: {given:g} are both given, but alpha is short for "
+                f"label_weight: {alpha:g}, logit_weight: {1 - alpha:g}; keep one of the two"
+            )
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha is {alpha:g}, but it is the share of the label term: choose 0 <= alpha <= 1")
     return TermWeights(alpha, 1 - alpha)

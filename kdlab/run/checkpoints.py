@@ -95,7 +95,9 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:  # noqa: ANN401
     try:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise IntegrityError(f"checkpoint {path} holds more than tensors and plain values; it was not opened") from error
+        raise IntegrityError(
+            f"checkpoint {path} holds more than tensors and plain values; it was not opened"
+        ) from error
     except Exception as error:  # a damaged file raises anything
         raise IntegrityError(f"checkpoint {path} is damaged or no checkpoint ({type(error).__name__})") from error
     return checkpoint
@@ -115,7 +117,7 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, part)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, part)
-    os.replace(part, target)
+    part.replace(target)
 
 
 class ResumePoint(Checkpoint):

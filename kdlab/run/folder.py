@@ -1,10 +1,10 @@
 """The folder of a run: ``<runs_dir>/<experiment>/<name>``, owned by one live process, never overwritten by another run.
 
-    config.yaml             the resolved config; runs again as it is
-    checkpoints/last.ckpt   where a killed run continues, and the one before it (last-previous.ckpt)
-    checkpoints/best.safetensors  the student with the best validation accuracy so far
-    student.safetensors     the trained student that the protocol names
-    metrics.csv  log.txt  result.json
+config.yaml             the resolved config; runs again as it is
+checkpoints/last.ckpt   where a killed run continues, and the one before it (last-previous.ckpt)
+checkpoints/best.safetensors  the student with the best validation accuracy so far
+student.safetensors     the trained student that the protocol names
+metrics.csv  log.txt  result.json
 """
 
 from __future__ import annotations

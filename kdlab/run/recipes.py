@@ -69,7 +69,9 @@ def _train(teacher: FrozenTeacher, folder: RunFolder, options: list[str]) -> Non
     environment = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
     code = _run(command, environment)
     if code != 0:
-        error = KDLabError(f"the recipe {teacher.recipe} of the teacher failed (exit code {code}); its message is above")
+        error = KDLabError(
+            f"the recipe {teacher.recipe} of the teacher failed (exit code {code}); its message is above"
+        )
         error.exit_code = code if code > 0 else 128 - code
         raise error
     log.info("the teacher is trained; now the student")

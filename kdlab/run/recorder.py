@@ -48,7 +48,7 @@ class RunRecorder(Callback):
                 write_text(self.folder.config, self.config)
             self._log_file = _log_to(self.folder.log)
             log.info("run folder %s", self.folder.path)
-        path = trainer.strategy.broadcast(str(self.folder.path) if self.folder else None)
+        path = trainer.strategy.broadcast(str(self.folder.path) if self.folder else "")
         self.folder = self.folder or RunFolder(path)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, (ResumePoint, BestStudent)):
@@ -64,7 +64,12 @@ class RunRecorder(Callback):
             self._epoch_started = time.monotonic(), batch_idx
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Stop the clock of an epoch's training part after its last batch."""
         if batch_idx + 1 < trainer.num_training_batches or self._epoch_started is None:

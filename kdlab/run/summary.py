@@ -47,7 +47,9 @@ def build_result(
             result["teacher"]["checkpoint"] = model.teacher.checkpoint
     if recorder is not None:
         result["train_seconds"] = round(recorder.train_seconds, 3)
-        result["train_images_per_s"] = round(statistics.median(recorder.images_per_s)) if recorder.images_per_s else None
+        result["train_images_per_s"] = (
+            round(statistics.median(recorder.images_per_s)) if recorder.images_per_s else None
+        )
     environment = describe_environment(trainer.strategy.root_device)
     return result | {"world_size": trainer.world_size, "precision": str(trainer.precision), "environment": environment}
 

@@ -30,5 +30,5 @@ class Teacher(nn.Module, ABC):
         """Whether the teacher can answer: False while its weights are still to be loaded."""
         return True
 
-    def load(self) -> None:  # noqa: B027 (most teachers have nothing to load)
+    def load(self) -> None:
         """Load what must be loaded before the first answer; called once, before training."""
