@@ -114,7 +114,7 @@ class KDLabCLI(LightningCLI):
         self._config.name = self._config.name or f"{first.stem}-seed{seed}"
         self.run_path = Path(self._config.runs_dir, self._config.experiment, self._config.name)
         self.config_folder = first.parent
-        self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
         self.resolved = {key: value for key, value in self.resolved.items() if key not in PLACE_KEYS}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -197,7 +197,7 @@ class KDLabCLI(LightningCLI):
                 teacher.use_untrained()
                 continue
             recipe = self.parser.parse_args(["fit", "--config", find_config(teacher.recipe)])
-            resolved = yaml.safe_load(self.parser.dump(recipe, skip_none=False))["fit"]
+            resolved = yaml.safe_load(self.parser.dump(recipe, skip_unset=False))["fit"]
             options = ["--trainer.accelerator", trainer_config.accelerator]
             if "data_dir" in self._config.data.init_args:
                 options += ["--data.data_dir", self._config.data.init_args.data_dir]

@@ -33,6 +33,7 @@ class RunRecorder(Callback):
         self._resumes = resumed is not None
         self.train_seconds = 0.0  # of all processes that worked on this run, one after the other
         self.images_per_s: list[float] = []  # training part of each epoch of this process
+        self._resume_step = 0
         self._started = 0.0
         self._epoch_started: tuple[float, int] | None = None
         self._log_file: logging.Handler | None = None
@@ -55,7 +56,7 @@ class RunRecorder(Callback):
                 callback.folder = self.folder
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                logger.open(self.folder.metrics, step=trainer.global_step)
+                logger.open(self.folder.metrics, step=self._resume_step)
         self._started = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
@@ -91,6 +92,10 @@ class RunRecorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the clock."""
         self.train_seconds = state_dict["train_seconds"]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note how far the run was; the Trainer itself learns it only after `on_fit_start`."""
+        self._resume_step = checkpoint["global_step"]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""

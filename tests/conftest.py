@@ -1,0 +1,49 @@
+"""What all tests share: one thread, and 64 real digits as the batch that a network sees."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from kdlab.data import Digits
+from kdlab.types import Batch
+
+torch.set_num_threads(1)  # small networks gain nothing from more, and on busy cores several wait for each other
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no "GPU available: False" for each Trainer
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> Iterator[None]:
+    """Each test starts from the same generator state and leaves none of its own, in whatever order tests run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def sixty_four() -> Batch:
+    """64 real digits of the training split, normalised; do not change it."""
+    data = Digits()
+    split = data.train_split.select(torch.arange(64))
+    return data.plain_view(Batch(split.images, split.labels, torch.arange(64), torch.zeros(64, dtype=torch.int64)))
+
+
+@pytest.fixture
+def fit(tmp_path) -> Callable[..., pl.Trainer]:
+    """`fit(method)` trains silently on the processor, 18 digits of each class, two epochs of nine batches."""
+
+    def run(method: pl.LightningModule, data: pl.LightningDataModule | None = None, ckpt_path=None, **arguments):
+        options = {"max_epochs": 2, "enable_checkpointing": False, "logger": False, **arguments}
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, enable_progress_bar=False, enable_model_summary=False,
+            num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=tmp_path, **options,
+        )  # fmt: skip
+        data = data or Digits(train_per_class=18, batch_size=20, val_fraction=0.1)
+        trainer.fit(method, datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+        return trainer
+
+    return run
