@@ -39,6 +39,7 @@ def build_result(
     logged = trainer.callback_metrics
     result: dict[str, Any] = {"format": 1, **run, "method": type(model).__name__}
     result["protocol"] |= data.describe()
+    result["protocol"]["n_tested"] = sum(map(sum, model.test_report["confusion_matrix"]))
     result["student"] = describe_network(model.student) | {"test": _under("test/", logged)} | model.test_report
     if model.teacher is not None and model.teacher.ready:
         teacher = model.teacher.network if isinstance(model.teacher, FrozenTeacher) else model.teacher
@@ -67,7 +68,7 @@ def write_result(result: dict[str, Any], path: Path) -> None:
 def print_table(result: dict[str, Any]) -> None:
     """Print the test results of the student and, where there is one, of the teacher."""
     protocol = result["protocol"]
-    title = f"{result['experiment']}/{result['name']}: {result['method']} on {protocol['n_test']:,} test images, "
+    title = f"{result['experiment']}/{result['name']}: {result['method']} on {protocol['n_tested']:,} test images, "
     table = Table(title=title + protocol["selection"], title_justify="left", title_style="")
     table.add_column("")
     table.add_column("network")

@@ -1,5 +1,6 @@
 """A look at the teacher before anybody learns from it."""
 
+import itertools
 import logging
 import math
 
@@ -9,11 +10,13 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+MOST_BATCHES = 10  # of evaluation size and per process: enough for a verdict, also where a forward pass is slow
+
 
 class TeacherCheck(Callback):
     """Log the teacher's accuracy, output entropy and class histogram on held-out images, and call out a collapse.
 
-    The images are the validation split; without one (``val_fraction: 0``) a part of the training split, seen as
+    The images are the first `MOST_BATCHES` batches of the validation split; without one (``val_fraction: 0``) a part of the training split, seen as
     it is, and the log says so. Never the test split. Logged as ``teacher/val_accuracy``,
     ``teacher/val_entropy`` (mean entropy of the outputs in nats, at temperature 1) and
     ``teacher/val_largest_class`` (share of the most predicted class); the histogram goes to the run's log.
@@ -51,7 +54,9 @@ class TeacherCheck(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         histogram = torch.zeros(module.num_classes, device=module.device, dtype=torch.float64)  # type: ignore[call-overload]
         correct, entropy = histogram.new_zeros(()), histogram.new_zeros(())
-        for batch in data.val_dataloader() or data.plain_train_dataloader():
+        loader = data.val_dataloader() or data.plain_train_dataloader()
+        limit = trainer.limit_val_batches if isinstance(trainer.limit_val_batches, int) else MOST_BATCHES
+        for batch in itertools.islice(loader, limit):
             batch = data.plain_view(data.transfer_batch_to_device(batch, module.device, 0))
             if not len(batch.label):
                 continue

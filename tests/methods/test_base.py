@@ -42,6 +42,22 @@ class Dropout(nn.Module):
         return self.fc(F.dropout(image.flatten(1), 0.5, self.training))
 
 
+class Rows(Logger):
+    """Keeps what is logged."""
+
+    name, version = "rows", 0
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, dict(metrics)))
+
+    def log_hyperparams(self, *_, **__):
+        pass
+
+
 # -- the teacher ---------------------------------------------------------------------------------------------
 
 
@@ -183,27 +199,22 @@ def test_loading_rejects_missing_and_left_over_tensors_and_names_them():
 
 
 def test_a_resume_in_mid_epoch_ends_with_the_same_student_and_the_same_means(fit, tmp_path):
-    whole = IndependentStudent(student=Dropout(), num_classes=10, seed=3)
-    start = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
-    records = []
-
     class Keep(pl.Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            if trainer.global_step == 4:
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 4:  # of nine in the epoch
                 trainer.save_checkpoint(tmp_path / "middle.ckpt")
 
-        def on_train_epoch_end(self, trainer, pl_module):
-            records.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    def run(callbacks, ckpt_path=None):
+        method, rows = IndependentStudent(student=Dropout(), num_classes=10, seed=3), Rows()
+        method.load_state_dict(start)
+        fit(method, callbacks=callbacks, ckpt_path=ckpt_path, logger=rows, log_every_n_steps=100)
+        return digest(method.student), rows.rows
 
-    fit(whole, callbacks=[Keep()])
-    expected, records[:] = list(records), []
-    resumed = IndependentStudent(student=Dropout(), num_classes=10, seed=3)
-    resumed.load_state_dict(start)
+    start = IndependentStudent(student=Dropout(), num_classes=10).state_dict()
+    student, rows = run([Keep()])
     torch.rand(17)  # another state of the global generator than that of the uninterrupted run
-    fit(resumed, callbacks=[Keep()], ckpt_path=tmp_path / "middle.ckpt")
-    assert digest(resumed.student) == digest(whole.student)
-    assert {"train/loss", "train/label_loss", "train/accuracy", "val/accuracy"} <= set(expected[0])
-    assert records == expected
+    assert run([], tmp_path / "middle.ckpt") == (student, rows)
+    assert {"train/loss", "train/label_loss", "train/accuracy", "val/accuracy"} <= {name for _, row in rows for name in row}
 
 
 # -- checks before training ------------------------------------------------------------------------------------
@@ -384,22 +395,6 @@ def test_a_method_overfits_64_images(fit, sixty_four, kind):
     assert (prediction == target).float().mean() > 0.98
     if kind == "independent":
         assert float(trainer.callback_metrics["train/loss"]) < 0.05  # it starts at ln 10 = 2.3
-
-
-class Rows(Logger):
-    """Keeps what is logged."""
-
-    name, version = "rows", 0
-
-    def __init__(self):
-        super().__init__()
-        self.rows = []
-
-    def log_metrics(self, metrics, step=None):
-        self.rows.append((step, dict(metrics)))
-
-    def log_hyperparams(self, *_, **__):
-        pass
 
 
 def test_every_term_is_logged_by_its_name_and_their_sum_is_the_loss(fit):
