@@ -3,6 +3,8 @@
 `main` takes the arguments and returns the exit code, so tests call it in-process.
 """
 
+import importlib
+import inspect
 import logging
 import os
 import sys
@@ -114,8 +116,35 @@ class KDLabCLI(LightningCLI):
         self._config.name = self._config.name or f"{first.stem}-seed{seed}"
         self.run_path = Path(self._config.runs_dir, self._config.experiment, self._config.name)
         self.config_folder = first.parent
+        self._check_classes()
         self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
         self.resolved = {key: value for key, value in self.resolved.items() if key not in PLACE_KEYS}
+
+    def _check_classes(self) -> None:
+        """Refuse a number of classes or channels that was given and is not the data's: the link would replace it."""
+        data = _import_class(self._config.data.class_path)
+        for slot in ("student", "teacher.init_args.network"):
+            network = self._config.model.init_args.get(slot)
+            if network is None or "init_args" not in network:
+                continue
+            parameters = inspect.signature(_import_class(network.class_path)).parameters
+            for name in ("num_classes", "in_channels"):
+                given, wanted = network.init_args.get(name), getattr(data, name, None)
+                if wanted is not None and given not in (None, wanted, parameters[name].default):
+                    raise UsageError(
+                        f"{network.class_path.rpartition('.')[2]} is given {name}: {given}, but {data.__name__} has "
+                        f"{wanted}; leave model.{slot.replace('.init_args', '')}.init_args.{name} out"
+                    )
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor refuses is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+            if _our_error(error) is not None:
+                raise
+            hint = "; set --trainer.accelerator to cpu or auto" if "gpu backend" in str(error) else ""
+            raise UsageError(brief(str(error)).rstrip(".") + hint) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with kdlab's checkpoints, loggers and callbacks."""
@@ -296,6 +325,13 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _import_class(class_path: str) -> type:
+    """The class that a config names."""
+    module, _, name = class_path.rpartition(".")
+    cls: type = getattr(importlib.import_module(module), name)
+    return cls
+
+
 def _prepared(arguments: list[str]) -> list[str]:
     """Find the configs that are meant by name, and remember whether the whole help is wanted."""
     KDLabParser.full_help = "--help_all" in arguments
@@ -321,18 +357,21 @@ def _report(error: Exception) -> int:
 
 def _explained(error: Exception) -> tuple[int, str]:
     """Exit code and one line for an error, whoever raised it."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, KDLabError):
-            return chain.exit_code, " ".join(str(chain).split())
-        chain = chain.__cause__ or chain.__context__
+    ours = _our_error(error)
+    if ours is not None:
+        return ours.exit_code, " ".join(str(ours).split())
     if isinstance(error, MisconfigurationException):
         return UsageError.exit_code, " ".join(str(error).split())
-    if isinstance(error, ValueError) and "Does not validate" in str(error):  # a constructor's error inside jsonargparse
-        return UsageError.exit_code, brief(str(error))
     if isinstance(error, PermissionError):
         return UsageError.exit_code, f"no permission for {error.filename}; choose another folder or change its mode"
     return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
+
+
+def _our_error(error: BaseException | None) -> KDLabError | None:
+    """The first error of ours among an error and its causes: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, KDLabError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _set_up_messages() -> None:

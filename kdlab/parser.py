@@ -48,7 +48,15 @@ class KDLabParser(LightningArgumentParser):
         """Raise a `UsageError` with the one line that matters."""
         if not self.exit_on_error:  # a nested parser: its caller adds the key to the message
             super().error(message, ex)
+        if message.startswith("unrecognized arguments: --"):
+            option = message.split()[2].split("=")[0]
+            raise UsageError(f"there is no option {option}{_did_you_mean(option, self._options())}")
         raise UsageError(brief(message)) from ex
+
+    def _options(self) -> list[str]:
+        """The options of this parser and its verbs."""
+        parsers = [self, *(self._subcommands_action.choices.values() if self._subcommands_action else ())]
+        return [option for parser in parsers for option in parser._option_string_actions]
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Return the main options with their meaning, or everything after ``--help_all``."""
@@ -118,17 +126,24 @@ def brief(message: str) -> str:
         elif not _NOISE.match(text):
             reasons.append(_plain(text, class_path))
     if not reasons:
-        reasons = [f"there is no class {given}; name it as module.Class" if given else message.strip().splitlines()[0]]
+        hint = _did_you_mean(given, _known_classes()) or "; name it as module.Class"
+        reasons = [f"there is no class {given}{hint}" if given else message.strip().splitlines()[0]]
     key = ".".join(keys)
     line = f"{key}: " if key and key != "config" else ""
     line += "; ".join(dict.fromkeys(reasons))
-    if given and given not in line and not given.startswith(("Namespace", "NestedArg")):
+    if given and given not in line and not given.startswith(("Namespace", "NestedArg", "{")):
         line += f"; given {given}"
     return line
 
 
 def _plain(text: str, class_path: str) -> str:
     text = re.sub(r"Expected a <class '([^']+)'>", r"expected \1", text)
+    text = re.sub(r"Expected a typing.Literal\[([^]]+)\]", r"expected one of \1", text)
+    text = re.sub(r"\. Got value: ", "; given ", text)
+    text = re.sub(r"^Type \S.* expects a function or a callable class: ", "", text)
+    if match := re.match(r"the following arguments are required: (.*)$", text):
+        missing = match[1].replace("fit.", "")
+        return f"{missing} missing; give --config FILE, for example configs/digits/logit_matching.yaml"
     if match := _UNKNOWN_OPTION.match(text):
         return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{_did_you_mean(match[1], _parameters(class_path))}"
     if match := re.match(r"^module '([^']+)' has no attribute '([^']+)'$", text):
@@ -145,6 +160,12 @@ def _parameters(class_path: str) -> list[str]:
     except (ImportError, AttributeError, ValueError):
         return []
     return [p for base in inspect.getmro(cls) if "__init__" in vars(base) for p in inspect.signature(base).parameters]
+
+
+def _known_classes() -> list[str]:
+    """The public classes that may be given by their short name."""
+    modules = ("kdlab.methods", "kdlab.losses", "kdlab.teachers", "kdlab.data")
+    return [name for module in modules for name in importlib.import_module(module).__all__]
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

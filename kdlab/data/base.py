@@ -205,9 +205,20 @@ class ImageData(LightningDataModule):
                 num_classes=self.num_classes,
                 split_seed=self.split_seed,
             )
+        if stage == "fit":  # here rather than in the loader: nothing is written yet
+            self._check_batch_size()
         if stage in ("test", "predict", None) and "test" not in self._splits:
             images, labels, _ = self.read("test")
             self._splits["test"] = Split.whole(images, labels)
+
+    def _check_batch_size(self) -> None:
+        world_size = 1 if self.trainer is None else self.trainer.world_size
+        images = len(self._splits["train"])
+        if self.batch_size * world_size > images:
+            raise UsageError(
+                f"data.batch_size is {self.batch_size} on {world_size} process(es) but there are only "
+                f"{images} training images; give at most {images // world_size}"
+            )
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the accelerator's memory."""
@@ -216,18 +227,8 @@ class ImageData(LightningDataModule):
     # Its batches
 
     def train_dataloader(self) -> BatchLoader:
-        """Return the loader of this process's share of the training images.
-
-        Raises:
-            UsageError: there are fewer images than one global batch.
-        """
+        """Return the loader of this process's share of the training images."""
         loader = self._loader("train", self.batch_size, training=True)
-        needed = loader.batch_size * loader.world_size
-        if needed > len(loader.split):
-            raise UsageError(
-                f"data.batch_size is {self.batch_size} on {loader.world_size} process(es) but there are only "
-                f"{len(loader.split)} training images; give at most {len(loader.split) // loader.world_size}"
-            )
         self._train_loader = loader
         return loader
 

@@ -84,7 +84,8 @@ class StoredImageData(ImageData):
         try:
             yield
         except (OSError, RuntimeError, ValueError, EOFError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            # torchvision lists every mirror that did not answer
+            reason = " ".join(str(error).split()).split(": Tried ")[0] or type(error).__name__
             raise IntegrityError(
                 f"{type(self).__name__} is not in {self.path('train').parent} and its download failed ({reason}); "
                 "connect to the network, or put train.safetensors and test.safetensors there"

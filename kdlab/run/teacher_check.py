@@ -16,9 +16,9 @@ MOST_BATCHES = 10  # of evaluation size and per process: enough for a verdict, a
 class TeacherCheck(Callback):
     """Log the teacher's accuracy, output entropy and class histogram on held-out images, and call out a collapse.
 
-    The images are the first `MOST_BATCHES` batches of the validation split; without one (``val_fraction: 0``) a part of the training split, seen as
-    it is, and the log says so. Never the test split. Logged as ``teacher/val_accuracy``,
-    ``teacher/val_entropy`` (mean entropy of the outputs in nats, at temperature 1) and
+    The images are the first `MOST_BATCHES` batches of the validation split; without one (``val_fraction: 0``) of the
+    training split, seen as they are, and the log says so. Never the test split. Logged as
+    ``teacher/val_accuracy``, ``teacher/val_entropy`` (mean entropy of the outputs in nats, at temperature 1) and
     ``teacher/val_largest_class`` (share of the most predicted class); the histogram goes to the run's log.
     """
 

@@ -19,7 +19,9 @@ def digits_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained teacher of the digits: 3 epochs, about 97%."""
     runs = tmp_path_factory.mktemp("teacher")
     before, sys.argv = sys.argv, ["kdlab"]
-    code = main(["fit", "--config", "digits/teacher", "--runs_dir", str(runs), "--name", "t", "--trainer.max_epochs", "3"])
+    code = main(
+        ["fit", "--config", "digits/teacher", "--runs_dir", str(runs), "--name", "t", "--trainer.max_epochs", "3"]
+    )
     sys.argv = before
     assert code == 0
     return runs / "digits" / "t" / "student.safetensors"

@@ -1,0 +1,171 @@
+"""What a user gets wrong: one line that names the value, the expectation and the fix, an exit code, and nothing left."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdlab.cli import main
+
+MISTAKES = {
+    "unknown argument": (["--model.tempreature", "2"], "LogitMatching has no tempreature; did you mean temperature?"),
+    "abbreviated option": (["--trainer.max_epoch", "3"], "there is no option --trainer.max_epoch; did you mean --trainer.max"),
+    "stray word": (["foo"], "unrecognized arguments: foo"),
+    "text for a number": (["--model.temperature", "hot"], "model.temperature: expected float; given hot"),
+    "text for a whole number": (["--data.batch_size", "many"], "data.batch_size: expected int; given many"),
+    "unknown choice": (["--data.label_noise_kind", "evil"], "expected one of 'uniform', 'minus_one'; given evil"),
+    "negative temperature": (["--model.temperature", "-2"], "temperature is -2, but it must be a positive number"),
+    "alpha and a weight": (["--model.label_weight", "0.5"], "alpha: 0.1 and label_weight: 0.5 are both given"),
+    "alpha above 1": (["--model.alpha", "1.5"], "alpha is 1.5, but it is the share of the label term"),
+    "temperature twice": (["--model.logit_loss", "SoftTargets"], "the loss has its own temperature"),
+    "batch larger than the data": (["--data.batch_size", "5000"], "there are only 1293 training images; give at most 1293"),
+    "empty batch": (["--data.batch_size", "0"], "data.batch_size is 0; give 1 or a larger whole number"),
+    "all data held out": (["--data.val_fraction", "1.5"], "data.val_fraction is 1.5; give a share"),
+    "too much noise": (["--data.label_noise", "2"], "data.label_noise is 2.0; give a share from 0 to 1"),
+    "class count of another data set": (
+        ["--model.student.init_args.num_classes", "100"],
+        "MNISTPerceptron is given num_classes: 100, but Digits has 10; leave model.student.init_args.num_classes out",
+    ),
+    "network for other images": (
+        ["--model.student.init_args.image_size", "28"],
+        "28",
+    ),
+    "unknown network": (["--model.student", "kdlab.models.ResNet21"], "kdlab.models has no ResNet21; did you mean"),
+    "unknown data": (["--data", "CIFAR1000"], "there is no class CIFAR1000; did you mean CIFAR100 or CIFAR10?"),
+    "unknown method": (["--model", "LogitMaching"], "there is no class LogitMaching; did you mean LogitMatching?"),
+    "no teacher": (["--model.teacher", "null"], "teacher missing"),
+    "negative learning rate": (["--model.optimizer.init_args.lr", "-1"], "model.optimizer: Invalid learning rate: -1.0"),
+    "a GPU that is not there": (["--trainer.accelerator", "tpu"], "tpu"),
+    "unknown accelerator": (["--trainer.accelerator", "banana"], "invalid accelerator name: `accelerator='banana'`"),
+    "negative devices": (["--trainer.devices", "-3"], "should be an int > 0"),
+    "negative epochs": (["--trainer.max_epochs", "-5"], "`max_epochs` must be a non-negative integer or -1"),
+    "negative seed": (["--seed_everything", "-1"], "seed_everything is -1, but it must be an integer of 0 or more"),
+    "checkpoint that is not there": (["--ckpt_path", "/nowhere.ckpt"], "ckpt_path is /nowhere.ckpt, but there is no such"),
+    "folder that cannot be made": (["--runs_dir", "/proc/nowhere"], "cannot be written"),
+    "overlay that is not there": (["--config", "run/smok"], "there is no config run/smok; did you mean run/smoke"),
+}  # fmt: skip
+
+
+def the_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The message on stderr, which must be one line and no traceback."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("kdlab: error: ")]
+    assert len(errors) == 1
+    assert lines[-1] == errors[0]
+    assert not any("Traceback" in line for line in lines)
+    return errors[0]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_line_and_leaves_nothing(
+    mistake: str, tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, expected = MISTAKES[mistake]
+    teacher = ["--model.teacher.checkpoint", str(digits_teacher), "--model.teacher.recipe", "null"]
+    teacher = [] if "--model" in arguments or "--model.teacher" in arguments else teacher
+    runs = tmp_path / "runs"
+    code = main(["fit", "--config", "digits/logit_matching", "--runs_dir", str(runs), *teacher, *arguments])
+    assert code == 2
+    assert expected in the_error(capsys)
+    assert not runs.exists()
+
+
+CONFIG_MISTAKES = {
+    "unknown key": ({"model": {"init_args": {"temprature": 3}}}, "LogitMatching has no temprature; did you mean temperature?"),
+    "unknown part": ({"modle": {"alpha": 1}}, "modle"),
+    "wrong type": ({"data": {"init_args": {"batch_size": [1]}}}, "data.batch_size: expected int; given [1]"),
+    "list": ([3], "Unexpected config"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", CONFIG_MISTAKES)
+def test_a_mistake_in_a_config_file_ends_in_one_line(
+    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, expected = CONFIG_MISTAKES[mistake]
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump(content))
+    runs = tmp_path / "runs"
+    arguments = ["fit", "--config", "digits/logit_matching", "--config", str(overlay), "--runs_dir", str(runs)]
+    assert main(arguments) == 2
+    assert expected in the_error(capsys)
+    assert not runs.exists()
+
+
+def test_a_file_that_is_no_yaml_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model: [\n")
+    assert main(["fit", "--config", str(broken)]) == 2
+    assert "Problems parsing config" in the_error(capsys)
+
+
+def test_a_missing_config_is_answered_with_close_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", "digits/logit_macthing"]) == 2
+    assert "did you mean digits/logit_matching" in the_error(capsys)
+
+
+def test_without_a_config_the_message_says_how_to_give_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit"]) == 2
+    assert "give --config FILE" in the_error(capsys)
+
+
+def test_a_missing_teacher_without_a_recipe_is_answered_with_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = ["--model.teacher.recipe", "null", "--model.teacher.checkpoint", str(tmp_path / "no.pt")]
+    assert main(["fit", "--config", "digits/logit_matching", "--runs_dir", str(tmp_path / "runs"), *teacher]) == 4
+    assert "python -m kdlab fit --config" in the_error(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_teacher_is_refused(
+    tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "teacher.safetensors"
+    damaged.write_bytes(digits_teacher.read_bytes()[:1000])
+    teacher = ["--model.teacher.recipe", "null", "--model.teacher.checkpoint", str(damaged)]
+    assert main(["fit", "--config", "digits/logit_matching", "--runs_dir", str(tmp_path / "runs"), *teacher]) == 4
+    assert "damaged" in the_error(capsys)
+
+
+def test_missing_data_without_network_are_named_with_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Error downloading train: Tried a, b")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST.download", refuse)
+    data = ["--data.data_dir", str(tmp_path / "data")]
+    assert main(["fit", "--config", "mnist/independent", "--runs_dir", str(tmp_path / "runs"), *data]) == 4
+    assert f"MNIST is not in {tmp_path / 'data' / 'mnist'}" in the_error(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_its_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", "--config", "digits/independent", "--runs_dir", str(tmp_path), "--model.optimizer.lr", "1e30"]
+    assert main(arguments) == 5
+    assert "at step 1 (epoch 0)" in the_error(capsys)
+    assert not (tmp_path / "digits" / "independent-seed0" / "student.safetensors").exists()
+
+
+def test_a_bug_keeps_its_traceback_and_exits_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("kdlab.methods.IndependentStudent.losses", broken)
+    assert main(["fit", "--config", "digits/independent", "--runs_dir", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "This is a bug of kdlab" in err
+
+
+def test_the_debug_variable_shows_the_traceback_of_a_user_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDLAB_DEBUG", "1")
+    assert main(["fit", "--config", "digits/logit_matching", "--model.temperature", "-1"]) == 2
+    assert "Traceback" in capsys.readouterr().err
