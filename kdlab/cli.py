@@ -377,10 +377,9 @@ def _our_error(error: BaseException | None) -> KDLabError | None:
 def _set_up_messages() -> None:
     """Let kdlab's own messages through, and quiet what Lightning says to advertise or to itself."""
     logger = logging.getLogger("kdlab")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("kdlab: %(message)s"))
-        logger.addHandler(handler)
+    handler = logging.StreamHandler()  # anew for each call: it keeps the stderr of its making
+    handler.setFormatter(logging.Formatter("kdlab: %(message)s"))
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

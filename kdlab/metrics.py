@@ -50,7 +50,8 @@ class ClassificationMetrics(nn.Module):
         self.top5.update(logits, label)
         self.nll.update(F.cross_entropy(logits, label, reduction="none"))
         # probabilities, because torchmetrics would take logits that happen to lie in [0, 1] for probabilities
-        self.ece.update(logits.softmax(dim=-1), label)
+        # in [0, 1), because it would put a confidence of exactly 1 into a bin of its own, the sixteenth
+        self.ece.update(logits.softmax(dim=-1).clamp(max=1 - 2**-24), label)
 
     def compute(self) -> dict[str, Tensor]:
         """Return accuracy, top5, nll and ece over everything since the last call, and start anew."""

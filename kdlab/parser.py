@@ -97,7 +97,7 @@ def find_config(name: str) -> str:
 # lines in which jsonargparse tells how it tried, not what is wrong
 _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value type: |"
-    r"Expected a <class 'NoneType'>|Expected a path but |Expected a dot import path string: |$)"
+    r"Type \S.* expects a function or a callable class:$|Expected a <class 'NoneType'>|Expected a path but |Expected a dot import path string: |$)"
 )
 _KEY = re.compile(r'^Parser key "([^"]+)":?\s*(.*)$')
 _CLASS = re.compile(r"^Problem with given class_path '([^']+)':?\s*(.*)$")
@@ -114,7 +114,7 @@ def brief(message: str) -> str:
     keys: list[str] = []
     reasons: list[str] = []
     class_path = given = ""
-    for line in message.splitlines():
+    for line in re.sub(r'(?<=[^\s-]) (?=Parser key "|Problem with given class_path)', "\n", message).splitlines():
         text = line.strip().removeprefix("- ").strip()
         if match := _KEY.match(text):
             keys.append(match[1])
@@ -131,7 +131,8 @@ def brief(message: str) -> str:
     key = ".".join(keys)
     line = f"{key}: " if key and key != "config" else ""
     line += "; ".join(dict.fromkeys(reasons))
-    if given and given not in line and not given.startswith(("Namespace", "NestedArg", "{")):
+    shown = re.search(rf"(?<!\w){re.escape(given)}(?!\w)", line)
+    if given and not shown and not given.startswith(("Namespace", "NestedArg", "{")):
         line += f"; given {given}"
     return line
 
@@ -139,14 +140,15 @@ def brief(message: str) -> str:
 def _plain(text: str, class_path: str) -> str:
     text = re.sub(r"Expected a <class '([^']+)'>", r"expected \1", text)
     text = re.sub(r"Expected a typing.Literal\[([^]]+)\]", r"expected one of \1", text)
-    text = re.sub(r"\. Got value: ", "; given ", text)
     text = re.sub(r"^Type \S.* expects a function or a callable class: ", "", text)
+    text = re.sub(r"\. Got value: Namespace.*$", "", text)
+    text = re.sub(r"\. Got value: ", "; given ", text)
     if match := re.match(r"the following arguments are required: (.*)$", text):
         missing = match[1].replace("fit.", "")
         return f"{missing} missing; give --config FILE, for example configs/digits/logit_matching.yaml"
     if match := _UNKNOWN_OPTION.match(text):
         return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{_did_you_mean(match[1], _parameters(class_path))}"
-    if match := re.match(r"^module '([^']+)' has no attribute '([^']+)'$", text):
+    if match := re.match(r"^module '([^']+)' has no attribute '([^']+)'", text):
         public = getattr(importlib.import_module(match[1]), "__all__", ())
         return f"{match[1]} has no {match[2]}{_did_you_mean(match[2], list(public))}"
     return text
@@ -159,7 +161,14 @@ def _parameters(class_path: str) -> list[str]:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return []
-    return [p for base in inspect.getmro(cls) if "__init__" in vars(base) for p in inspect.signature(base).parameters]
+    names: list[str] = []
+    for base in inspect.getmro(cls):
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base).parameters.values()
+            names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break  # nothing is passed on to the next base
+    return names
 
 
 def _known_classes() -> list[str]:

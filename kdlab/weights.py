@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from kdlab.atomic import atomic_write
 from kdlab.errors import IntegrityError
 
+# how torch words that a file is whole but names something to call
+REFUSED = ("Unsupported global", "Unsupported class", "Trying to")
+
 Card = dict[str, Any]  # what a weights file says of itself: JSON values only
 
 
@@ -67,12 +70,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Card]:
         return _read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise IntegrityError(
-            f"checkpoint {path} holds more than tensors and plain values and was not opened, because loading it "
-            "could run code; save its state dict alone: torch.save(network.state_dict(), file)"
-        ) from error
     except Exception as error:  # a damaged file raises anything: RuntimeError, EOFError, KeyError, UnicodeError ...
+        if isinstance(error, pickle.UnpicklingError) and any(sign in str(error) for sign in REFUSED):
+            raise IntegrityError(
+                f"checkpoint {path} holds more than tensors and plain values and was not opened, because loading it "
+                "could run code; save its state dict alone: torch.save(network.state_dict(), file)"
+            ) from error
         raise IntegrityError(f"checkpoint {path} is damaged or no PyTorch file ({_first_line(error)})") from error
     return _state_dict_in(content, path), {}
 

@@ -44,7 +44,7 @@ def save(content, path):
     return path
 
 
-# -- round trip ----------------------------------------------------------------------------------------------------
+# -- round trip -----------------------------------------------------------------------------------------------
 
 
 def test_weights_and_card_come_back_as_they_were_saved(network, tmp_path):
@@ -83,7 +83,7 @@ def test_files_of_other_projects_have_an_empty_card(network, tmp_path):
     assert read_card(tmp_path / "anything.pth") == {}
 
 
-# -- other projects' files -------------------------------------------------------------------------------------------
+# -- other projects' files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,13 @@ def test_any_prefix_is_taken_off(network, tmp_path, prefix):
     assert digest(loaded) == digest(network)
 
 
+def test_a_network_whose_parts_were_compiled_one_by_one_is_read(network, tmp_path):
+    state = {name.replace("layer2.", "layer2._orig_mod."): t for name, t in network.state_dict().items()}
+    loaded = other()
+    load_weights(loaded, save(state, tmp_path / "s.pth"))
+    assert digest(loaded) == digest(network)
+
+
 @pytest.mark.parametrize("key", ["state_dict", "model", "net", "model_state", "ema"])
 def test_a_state_dict_one_level_down_is_found(network, tmp_path, key):
     path = save({"epoch": 240, key: network.state_dict(), "best_acc": 0.7}, tmp_path / "s.ckpt")
@@ -104,9 +111,9 @@ def test_a_state_dict_one_level_down_is_found(network, tmp_path, key):
     assert digest(loaded) == digest(network)
 
 
-def test_of_a_checkpoint_with_a_teacher_the_student_is_taken(network, tmp_path):
-    teacher = other()
-    state = {f"teacher.network.{name}": t for name, t in teacher.state_dict().items()}
+@pytest.mark.parametrize("prefix", ["teacher.network.", "ema."])
+def test_of_a_checkpoint_with_other_networks_the_student_is_taken(network, tmp_path, prefix):
+    state = {prefix + name: t for name, t in other().state_dict().items()}
     state |= {f"student.{name}": t for name, t in network.state_dict().items()}
     loaded = DigitsConv()
     load_weights(loaded, save({"state_dict": state, "optimizer_states": []}, tmp_path / "last.ckpt"))
@@ -121,7 +128,7 @@ def test_missing_batch_norm_counters_are_no_damage(network, tmp_path):
     assert all(t.equal(expected[name]) for name, t in loaded.state_dict().items() if not name.endswith(COUNTER))
 
 
-# -- files that do not fit ---------------------------------------------------------------------------------------------
+# -- files that do not fit ------------------------------------------------------------------------------------
 
 
 def test_a_deeper_networks_weights_are_refused(tmp_path):
@@ -157,7 +164,7 @@ def test_a_network_that_lacks_one_tensor_is_refused(network, tmp_path):
     expect_error(save(state, tmp_path / "s.pth"), "1 of 20 tensors are missing, first layer2.1.running_var")
 
 
-# -- files that are none ------------------------------------------------------------------------------------------------
+# -- files that are none --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["s.safetensors", "s.ckpt"])
@@ -179,7 +186,7 @@ def test_a_truncated_file_is_found_wherever_it_was_cut(network, tmp_path, name):
     before = digest(loaded)
     for offset in offsets:
         path.write_bytes(content[:offset])
-        with pytest.raises(IntegrityError, match="damaged|no tensors|was not opened") as caught:
+        with pytest.raises(IntegrityError, match=r"damaged|no tensors|was not opened") as caught:
             load_weights(loaded, path)
         assert "\n" not in str(caught.value)
     assert digest(loaded) == before
@@ -219,7 +226,7 @@ def test_a_file_without_tensors_by_name_is_refused(tmp_path, content):
     expect_error(save(content, tmp_path / "s.pth"), "holds no tensors by name")
 
 
-# -- files that would run code --------------------------------------------------------------------------------------------
+# -- files that would run code --------------------------------------------------------------------------------
 
 
 class Gadget:
@@ -269,7 +276,7 @@ def test_the_gadgets_of_these_tests_do_run_where_nobody_is_careful(tmp_path, kin
     assert (tmp_path / "canary").exists()
 
 
-# -- digest -----------------------------------------------------------------------------------------------------------------
+# -- digest ---------------------------------------------------------------------------------------------------
 
 
 def test_the_digest_sees_one_bit_of_any_parameter_or_buffer(network):

@@ -119,7 +119,8 @@ class Method(LightningModule, ABC):
     def _record(self, terms: dict[str, Tensor], loss: Tensor, logits: Tensor, label: Tensor) -> None:
         target = label if label.dim() == 1 else label.argmax(dim=-1)
         accuracy = (logits.detach().argmax(dim=-1) == target).float().mean()
-        values = {"loss": loss, **{f"{name}_loss": term for name, term in terms.items()}, "accuracy": accuracy}
+        # the terms first: when one is no number, it is named rather than the sum
+        values = {**{f"{name}_loss": term for name, term in terms.items()}, "loss": loss, "accuracy": accuracy}
         self.train_means.add(values, len(label))
         log_now = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if not log_now and self.device.type != "cpu":
@@ -261,7 +262,7 @@ def _try_network(network: nn.Module, role: str, image_shape: tuple[int, int, int
     name = type(network).__name__ if role == "student" else "the teacher"
     parameter = next(network.parameters(), torch.zeros(0))
     image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-    training = network.training
+    modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
         logits = network(image)
@@ -275,7 +276,8 @@ def _try_network(network: nn.Module, role: str, image_shape: tuple[int, int, int
             f"choose a {role} made for this size, or set its in_channels: {image_shape[0]}"
         ) from error
     finally:
-        network.train(training)
+        for module, training in modes.items():
+            module.training = training
     if logits.shape != (1, num_classes):
         slot = "model.student" if role == "student" else "model.teacher.network"
         raise UsageError(

@@ -19,8 +19,7 @@ from kdlab.errors import IntegrityError
 from kdlab.run.folder import RunFolder
 from kdlab.weights import save_weights
 
-DIGESTS = "digests.txt"  # SHA-256 of the last few checkpoints written into a folder, whatever their names
-DIGESTS_KEPT = 8
+DIGESTS = "digests.txt"  # SHA-256 of every checkpoint in the folder, and of the one that is about to come
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -44,7 +43,7 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             with atomic_write(path) as part:
                 part.write_bytes(content)
-                _remember(hashlib.sha256(content).hexdigest(), path.parent)
+                _remember(hashlib.sha256(content).hexdigest(), path)
                 if path.exists():
                     _link(path, previous(path))
         except OSError as error:
@@ -103,10 +102,23 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:  # noqa: ANN401
     return checkpoint
 
 
-def _remember(digest: str, folder: Path) -> None:
-    path = folder / DIGESTS
-    digests = path.read_text().split() if path.exists() else []
-    write_text(path, "\n".join([*digests, digest][-DIGESTS_KEPT:]) + "\n")
+def _remember(digest: str, path: Path) -> None:
+    """Add the digest of what comes to `path`, and forget those of files that are gone.
+
+    What is at `path` now, and what was there before it, is hashed rather than looked up, so that any number of
+    deaths in mid-save leaves neither too many lines nor too few.
+    """
+    listed = path.parent / DIGESTS
+    lines = [line.split(maxsplit=1) for line in listed.read_text().splitlines()] if listed.exists() else []
+    kept = [(old, name) for old, name in lines if name != path.name and (path.parent / name).exists()]
+    kept = [(old, name) for old, name in kept if name != previous(path).name]
+    for file in (path, previous(path)):
+        if file.exists():
+            current = hashlib.sha256(file.read_bytes()).hexdigest()
+            # a file that is damaged now must not become right by being hashed
+            if [current, path.name] in lines or [current, previous(path).name] in lines:
+                kept.append((current, file.name))
+    write_text(listed, "".join(f"{value} {name}\n" for value, name in [*kept, (digest, path.name)]))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -58,6 +58,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
             owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%F %T")}
+            for part in self.path.rglob(".*.part"):  # what a killed save left
+                part.unlink()
             write_text(self.path / "owner.json", json.dumps(owner) + "\n")
         except Timeout as error:
             raise BusyError(
@@ -65,6 +67,7 @@ class RunFolder:
                 "wait for it, or give this run another --name"
             ) from error
         except OSError as error:
+            self._lock.release()
             raise UsageError(
                 f"{self.path} cannot be written ({error.strerror}); choose another folder with --runs_dir"
             ) from error
@@ -77,9 +80,9 @@ class RunFolder:
     def _owner(self) -> str:
         try:
             owner = json.loads((self.path / "owner.json").read_text())
-        except (OSError, ValueError):
+            return f"process {owner['pid']} on {owner['host']} since {owner['started']}"
+        except (OSError, ValueError, LookupError, TypeError):
             return "owner unknown"
-        return f"process {owner['pid']} on {owner['host']} since {owner['started']}"
 
 
 def claim_new(wanted: Path) -> RunFolder:
@@ -90,14 +93,15 @@ def claim_new(wanted: Path) -> RunFolder:
         UsageError: if the folder cannot be written.
     """
     for folder in _numbered(wanted):
-        if not folder.holds_a_run:
+        try:
             folder.claim()
-            if not folder.holds_a_run:  # another process may have come and gone in between
-                return folder
-            folder.release()
-        elif folder.path == wanted:
-            folder.claim()  # a live owner is an error, a finished run is not
-            folder.release()
+        except BusyError:
+            if folder.path == wanted:
+                raise
+            continue
+        if not folder.holds_a_run:
+            return folder
+        folder.release()
     raise AssertionError("unreachable: the numbers do not end")
 
 

@@ -39,15 +39,15 @@ class MetricsCSV(Logger):
 
     def open(self, path: Path, step: int) -> None:
         """Write to `path` from now on, keeping its rows of the first `step` steps."""
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                kept = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
-                self._columns = list(reader.fieldnames or self._columns)
-            self._written = kept
         self._path = path
-        if self._written:
-            self._replace_file()
+        if not path.exists():
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(line for line in file if line.endswith("\n"))  # the last one may be torn
+            rows = [row for row in reader if None not in row and (row.get("step") or "").isdigit()]
+            self._columns = list(reader.fieldnames or self._columns)
+        self._written = [row for row in rows if int(row["step"]) < step]
+        self._replace_file()
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -40,6 +40,7 @@ class FrozenTeacher(Teacher):
         self.recipe = recipe
         self.card: Card = {}  # what the checkpoint says of itself
         self._ready = checkpoint is None
+        self.eval()
 
     @property
     def ready(self) -> bool:

@@ -35,7 +35,7 @@ MISTAKES = {
     "unknown method": (["--model", "LogitMaching"], "there is no class LogitMaching; did you mean LogitMatching?"),
     "no teacher": (["--model.teacher", "null"], "teacher missing"),
     "negative learning rate": (["--model.optimizer.init_args.lr", "-1"], "model.optimizer: Invalid learning rate: -1.0"),
-    "a GPU that is not there": (["--trainer.accelerator", "tpu"], "tpu"),
+    "an accelerator that is not there": (["--trainer.accelerator", "tpu"], "torch_xla"),
     "unknown accelerator": (["--trainer.accelerator", "banana"], "invalid accelerator name: `accelerator='banana'`"),
     "negative devices": (["--trainer.devices", "-3"], "should be an int > 0"),
     "negative epochs": (["--trainer.max_epochs", "-5"], "`max_epochs` must be a non-negative integer or -1"),

@@ -50,7 +50,7 @@ def parts(folder):
     return [file.name for file in folder.rglob("*.part")]
 
 
-# -- round trip ----------------------------------------------------------------------------------------------------
+# -- round trip -----------------------------------------------------------------------------------------------
 
 
 def test_what_was_saved_is_loaded(path):
@@ -101,7 +101,7 @@ def test_a_folder_without_digests_can_be_read(two):
     assert same(IO.load_checkpoint(two), checkpoint(2))
 
 
-# -- damage ----------------------------------------------------------------------------------------------------------
+# -- damage ---------------------------------------------------------------------------------------------------
 
 
 def expect_fallback(path):
@@ -200,7 +200,7 @@ def test_code_in_a_checkpoint_is_not_run(path, tmp_path, monkeypatch, forced, zi
     assert not (tmp_path / "canary").exists()
 
 
-# -- a full disk -----------------------------------------------------------------------------------------------------
+# -- a full disk ----------------------------------------------------------------------------------------------
 
 
 def fail_with_full_disk(*_, **__):
@@ -237,7 +237,7 @@ def test_a_disk_that_is_full_at_any_flush_leaves_the_old_checkpoint_readable(two
     assert not parts(two.parent)
 
 
-# -- death ------------------------------------------------------------------------------------------------------------
+# -- death ----------------------------------------------------------------------------------------------------
 
 
 def die_at(call, path):
@@ -276,6 +276,7 @@ def run_in_child(function, *arguments):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 def test_death_at_any_file_system_call_of_a_save_loses_nothing(two, tmp_path):
     codes = []
     while not codes or codes[-1] == 9:
@@ -305,30 +306,56 @@ def test_a_new_start_clears_away_what_killed_saves_left(tmp_path):
     assert not parts(folder.path)
 
 
-def save_forever(path):
-    step = 10
+def die_at_the_rename(step, path):
+    """Save and die, as with kill -9, in the last instant before the checkpoint gets its name."""
+    replace = Path.replace
+
+    def mortal(part, target):
+        return os._exit(9) if Path(target) == path else replace(part, target)
+
+    Path.replace = mortal
+    IO.save_checkpoint(checkpoint(step), path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [[3] * 12, range(3, 15)], ids=["the_same_save", "other_saves"])
+def test_any_number_of_deaths_in_a_row_loses_nothing(two, steps):
+    for step in steps:
+        assert run_in_child(die_at_the_rename, step, two) == 9
+    assert same(IO.load_checkpoint(two), checkpoint(2))
+    before = IO.load_checkpoint(previous(two))
+    assert same(before, checkpoint(before["global_step"]))
+
+
+def save_forever(path, first_step, saved):
+    step = first_step
     while True:
-        step += 1
         IO.save_checkpoint(checkpoint(step), path)
+        saved.send(step)
+        step += 1
 
 
 @pytest.mark.slow
 def test_kill_9_at_random_moments_never_loses_a_readable_checkpoint(two):
-    fork, choose, seen = multiprocessing.get_context("fork"), random.Random(0), []
+    fork, choose, last = multiprocessing.get_context("fork"), random.Random(0), 2
     for _ in range(20):
-        process = fork.Process(target=save_forever, args=(two,))
+        told, saved = fork.Pipe(duplex=False)
+        process = fork.Process(target=save_forever, args=(two, last + 1, saved))
         process.start()
-        process.join(timeout=0.02 + choose.random() * 0.05)  # tens of saves
+        for _ in range(choose.randrange(1, 4)):
+            last = told.recv()
+        process.join(timeout=0.02 * choose.random())  # a save takes some milliseconds
         process.kill()
         process.join()
-        for file in (two, previous(two)):
-            loaded = IO.load_checkpoint(file)
-            assert same(loaded, checkpoint(loaded["global_step"]))
-        seen.append(IO.load_checkpoint(two)["global_step"])
-    assert max(seen) > 12  # the children did save
+        loaded = IO.load_checkpoint(two)
+        assert same(loaded, checkpoint(loaded["global_step"]))
+        assert loaded["global_step"] >= last, "a save that had returned is gone"
+        before = IO.load_checkpoint(previous(two))
+        assert same(before, checkpoint(before["global_step"]))
+        last = loaded["global_step"]
 
 
-# -- who saves when ------------------------------------------------------------------------------------------------------
+# -- who saves when -------------------------------------------------------------------------------------------
 
 
 class FakeTrainer:

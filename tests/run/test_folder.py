@@ -169,7 +169,7 @@ def test_a_run_that_came_and_went_while_the_folder_was_claimed_is_kept(tmp_path,
     again.release()
 
 
-def test_a_finished_run_with_the_next_number_in_use_does_not_stop_a_new_one(tmp_path, owner):
+def test_a_finished_run_with_the_next_number_in_use_does_not_stop_a_new_one(tmp_path):
     """The wanted folder holds a finished run; somebody is working in the next: that is not our folder's owner."""
     hold_a_run(tmp_path / "finished")
     other = OtherProcess(tmp_path / "finished-2")

@@ -92,14 +92,14 @@ def test_a_damaged_checkpoint_with_a_recipe_names_the_recipe(tmp_path):
     (tmp_path / "student.safetensors").write_bytes(b"nothing")
     checkpoint = str(tmp_path / "student.safetensors")
     teacher = FrozenTeacher(DigitsConv(), checkpoint=checkpoint, recipe="configs/digits/teacher.yaml")
-    with pytest.raises(IntegrityError, match="damaged.*fit --config configs/digits/teacher.yaml") as caught:
+    with pytest.raises(IntegrityError, match=r"damaged.*fit --config configs/digits/teacher\.yaml") as caught:
         teacher.load()
     assert "\n" not in str(caught.value)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(trained):
     teacher = FrozenTeacher(DigitsConv(widths=(3, 6, 7)), checkpoint=trained[1])
-    with pytest.raises(IntegrityError, match="teacher: .*does not fit DigitsConv"):
+    with pytest.raises(IntegrityError, match=r"teacher: .*does not fit DigitsConv"):
         teacher.load()
     assert not teacher.ready
 

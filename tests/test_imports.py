@@ -1,0 +1,102 @@
+"""Who may import whom: design.md, section 2."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kdlab
+
+PACKAGE = Path(kdlab.__file__).parent
+FILES = {
+    ".".join(("kdlab", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+# part -> the parts of kdlab that it may import, itself apart
+FOUNDATION = {"types", "errors", "atomic"}
+ALLOWED = {
+    "types": set(),
+    "errors": set(),
+    "atomic": set(),
+    "weights": {"atomic", "errors"},
+    "metrics": {"errors"},
+    "losses": {"types", "errors"},
+    "models": {"types", "errors", "atomic"},
+    "data": FOUNDATION,
+    "teachers": {*FOUNDATION, "weights", "losses", "models"},
+    "methods": {*FOUNDATION, "weights", "metrics", "losses", "models", "teachers"},
+    "profiling": {"types", "errors", "atomic", "models"},
+    "analysis": {"types", "errors"},
+    "parser": {"errors"},
+    "run": {*FOUNDATION, "weights", "metrics", "losses", "models", "teachers", "methods", "data", "parser"},
+}
+MAY_IMPORT_CLI = {"__main__", "studies"}
+WITHOUT_LIGHTNING = ("types", "errors", "atomic", "weights", "metrics", "losses", "models", "teachers", "analysis")
+
+
+def part(module):
+    """The part of kdlab that a module belongs to: kdlab.losses.base -> losses; the package itself -> ''."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imported(module):
+    """Absolute names of all that a module imports, anywhere in it."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            names.add(node.module)
+            if node.module == "kdlab":
+                names |= {f"kdlab.{alias.name}" for alias in node.names}
+    return names
+
+
+def kdlab_parts(module):
+    return {part(name) for name in imported(module) if name.split(".")[0] == "kdlab"} - {""}
+
+
+def modules_of(*parts):
+    return [module for module in FILES if part(module) in parts]
+
+
+def test_the_parts_are_found():
+    assert {"losses", "models", "teachers", "methods", "data", "run", "cli"} <= {part(module) for module in FILES}
+    assert {"errors", "losses"} <= kdlab_parts("kdlab.losses.soft_targets")
+
+
+@pytest.mark.parametrize("module", modules_of(*ALLOWED))
+def test_imports_point_from_methods_to_types_and_never_back(module):
+    own = part(module)
+    assert kdlab_parts(module) - {own} <= ALLOWED[own]
+
+
+@pytest.mark.parametrize("module", modules_of(*WITHOUT_LIGHTNING))
+def test_losses_and_models_know_nothing_of_lightning(module):
+    assert not {name for name in imported(module) if name.split(".")[0] in ("lightning", "pytorch_lightning")}
+
+
+@pytest.mark.parametrize("module", modules_of("losses"))
+def test_losses_need_nothing_but_torch(module):
+    outside = {name.split(".")[0] for name in imported(module)} - set(sys.stdlib_module_names) - {"kdlab"}
+    assert outside <= {"torch"}
+
+
+def test_nothing_but_the_entry_point_and_studies_imports_the_command_line():
+    assert {part(module) for module in FILES if "cli" in kdlab_parts(module)} <= MAY_IMPORT_CLI
+
+
+def test_weights_and_biases_is_named_in_one_module_at_most():
+    assert len([module for module in FILES if any(name.split(".")[0] == "wandb" for name in imported(module))]) <= 1
+
+
+def test_importing_kdlab_does_not_import_torch():
+    code = "import sys, kdlab, kdlab.errors, kdlab.atomic, kdlab.__main__, kdlab.run.folder\n"
+    code += "print([name for name in ('torch', 'lightning', 'numpy', 'sklearn') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
