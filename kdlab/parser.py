@@ -97,7 +97,8 @@ def find_config(name: str) -> str:
 # lines in which jsonargparse tells how it tried, not what is wrong
 _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value type: |"
-    r"Type \S.* expects a function or a callable class:$|Expected a <class 'NoneType'>|Expected a path but |Expected a dot import path string: |$)"
+    r"Type \S.* expects a function or a callable class:$|Expected a <class 'NoneType'>|Expected a path but |"
+    r"Expected a dot import path string: |$)"
 )
 _KEY = re.compile(r'^Parser key "([^"]+)":?\s*(.*)$')
 _CLASS = re.compile(r"^Problem with given class_path '([^']+)':?\s*(.*)$")

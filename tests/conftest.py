@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -11,6 +15,8 @@ import torch
 
 from kdlab.data import Digits
 from kdlab.types import Batch
+
+UNPACK = Path(__file__).parents[2] / "shared" / "data" / "unpack.py"
 
 torch.set_num_threads(1)  # small networks gain nothing from more, and on busy cores several wait for each other
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no "GPU available: False" for each Trainer
@@ -47,3 +53,15 @@ def fit(tmp_path) -> Callable[..., pl.Trainer]:
         return trainer
 
     return run
+
+
+@pytest.fixture(scope="session")
+def real_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the real MNIST (raw files) and CIFAR-100; skips where neither is at hand."""
+    if given := os.environ.get("KDLAB_DATA_DIR"):
+        return Path(given)
+    if not UNPACK.exists():
+        pytest.skip(f"KDLAB_DATA_DIR is not set and {UNPACK} does not exist")
+    folder = tmp_path_factory.mktemp("data")
+    subprocess.run([sys.executable, UNPACK, "--out", folder], check=True)
+    return folder

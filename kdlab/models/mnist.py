@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -89,6 +90,8 @@ class _StridedConvNet(_FixedSizeNet):
         parts["flatten"] = nn.Flatten()
         parts["classifier"] = nn.Linear(widths[1] * math.ceil(image_size / 4) ** 2, num_classes)
         super().__init__(parts, in_channels, image_size)
+        # PyTorch's max-pool and strided convolutions take half the time in this layout on a CPU; same numbers
+        self.to(memory_format=torch.channels_last)
 
 
 class MNISTWideConv(_StridedConvNet):

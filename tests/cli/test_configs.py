@@ -25,7 +25,11 @@ def test_config_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) 
 
 
 def test_there_are_configs_for_teacher_baseline_and_distillation_of_each_data_set() -> None:
-    wanted = {f"{data}/{job}" for data in ("digits", "mnist", "cifar100") for job in ("teacher", "independent", "logit_matching")}
+    wanted = {
+        f"{data}/{job}"
+        for data in ("digits", "mnist", "cifar100")
+        for job in ("teacher", "independent", "logit_matching")
+    }
     assert wanted <= {name.removesuffix(".yaml") for name in RUNS}
 
 

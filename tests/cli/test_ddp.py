@@ -24,7 +24,16 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_two_processes_train_one_run_and_test_like_one(tmp_path: Path, digits_teacher: Path) -> None:
-    arguments = ["fit", "--config", "digits/logit_matching", "--config", "run/ddp", "--runs_dir", str(tmp_path), *UNEVEN]
+    arguments = [
+        "fit",
+        "--config",
+        "digits/logit_matching",
+        "--config",
+        "run/ddp",
+        "--runs_dir",
+        str(tmp_path),
+        *UNEVEN,
+    ]
     arguments += ["--model.teacher.checkpoint", str(digits_teacher), "--model.teacher.recipe", "null"]
     done = run([*arguments, "--trainer.max_epochs", "2", "--data.batch_size", "32"])
     assert done.returncode == 0, done.stderr[-3000:]
@@ -39,7 +48,12 @@ def test_two_processes_train_one_run_and_test_like_one(tmp_path: Path, digits_te
     assert shown.returncode == 0, shown.stderr[-3000:]
     test = result["student"]["test"]
     row = next(line for line in shown.stdout.splitlines() if "student" in line)
-    for cell in (f"{100 * test['accuracy']:.2f}", f"{100 * test['top5']:.2f}", f"{test['nll']:.4f}", f"{test['ece']:.4f}"):
+    for cell in (
+        f"{100 * test['accuracy']:.2f}",
+        f"{100 * test['top5']:.2f}",
+        f"{test['nll']:.4f}",
+        f"{test['ece']:.4f}",
+    ):
         assert cell in row
     teacher = next(line for line in shown.stdout.splitlines() if "teacher " in line and "%" not in line)
     assert f"{result['teacher']['test']['nll']:.4f}" in teacher

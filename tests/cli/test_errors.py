@@ -118,9 +118,7 @@ def test_a_missing_teacher_without_a_recipe_is_answered_with_the_command(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_damaged_teacher_is_refused(
-    tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_teacher_is_refused(tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = tmp_path / "teacher.safetensors"
     damaged.write_bytes(digits_teacher.read_bytes()[:1000])
     teacher = ["--model.teacher.recipe", "null", "--model.teacher.checkpoint", str(damaged)]

@@ -97,9 +97,7 @@ def test_a_second_run_gets_a_folder_of_its_own(finished: RunFolder, tmp_path: Pa
     assert (tmp_path / "digits" / "independent-seed0-2" / "result.json").exists()
 
 
-def test_test_and_validate_read_the_run_folder(
-    finished: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_test_and_validate_read_the_run_folder(finished: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "--config", str(finished.config)]) == 0
     table = capsys.readouterr().out
     result = json.loads(finished.result.read_text())
