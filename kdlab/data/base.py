@@ -205,7 +205,7 @@ class ImageData(LightningDataModule):
                 num_classes=self.num_classes,
                 split_seed=self.split_seed,
             )
-        if stage == "fit":  # here rather than in the loader: nothing is written yet
+        if stage == "fit" and self.trainer is not None:  # before the run writes anything
             self._check_batch_size()
         if stage in ("test", "predict", None) and "test" not in self._splits:
             images, labels, _ = self.read("test")
@@ -227,8 +227,13 @@ class ImageData(LightningDataModule):
     # Its batches
 
     def train_dataloader(self) -> BatchLoader:
-        """Return the loader of this process's share of the training images."""
+        """Return the loader of this process's share of the training images.
+
+        Raises:
+            UsageError: there are fewer images than one global batch.
+        """
         loader = self._loader("train", self.batch_size, training=True)
+        self._check_batch_size()
         self._train_loader = loader
         return loader
 
