@@ -32,6 +32,10 @@ class EpochLines(Logger):
         self._epochs_seen = 0
         self._started = time.monotonic()
 
+    def start(self) -> None:
+        """Start the clock: what came before, such as the training of a teacher, says nothing of the epochs to come."""
+        self._started = time.monotonic()
+
     @property
     def name(self) -> str:
         """Name of the logger."""

@@ -11,6 +11,7 @@ from kdlab.atomic import write_text
 from kdlab.run.checkpoints import BestStudent, ResumePoint
 from kdlab.run.folder import RunFolder, claim_new
 from kdlab.run.metrics_csv import MetricsCSV
+from kdlab.run.progress import EpochLines
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class RunRecorder(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
                 logger.open(self.folder.metrics, step=self._resume_step)
+            if isinstance(logger, EpochLines):
+                logger.start()
         self._started = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
