@@ -7,6 +7,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -20,6 +21,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
@@ -46,6 +48,7 @@ TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # Lightning's pads the splits; BatchLoader shards them exactly
     "enable_model_summary": False,
 }
+MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
 PLACE_KEYS = ("ckpt_path", "weights_only")  # of one call, not of the run
 
 
@@ -100,8 +103,8 @@ class KDLabCLI(LightningCLI):
 
     def _set_seed(self) -> None:
         seed = self._config["seed_everything"]
-        if isinstance(seed, bool) or seed < 0:
-            raise UsageError(f"seed_everything is {seed}, but it must be an integer of 0 or more")
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            raise UsageError(f"seed_everything is {seed}, but it must be an integer of 0 or more, below 2^32")
         super()._set_seed()
 
     @property
@@ -117,8 +120,20 @@ class KDLabCLI(LightningCLI):
         self.run_path = Path(self._config.runs_dir, self._config.experiment, self._config.name)
         self.config_folder = first.parent
         self._check_classes()
+        self._check_numbers()
+        precision = str(self._config.trainer.precision)
+        if precision.endswith("-true") and precision != "32-true":
+            raise UsageError(
+                f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true"
+            )
         self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
         self.resolved = {key: value for key, value in self.resolved.items() if key not in PLACE_KEYS}
+
+    def _check_numbers(self) -> None:
+        """Refuse what Lightning takes and nobody means."""
+        epochs = self._config.trainer.max_epochs
+        if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
+            raise UsageError(f"trainer.max_epochs is {epochs}, but a run has 1 to {MOST_EPOCHS:,} epochs")
 
     def _check_classes(self) -> None:
         """Refuse a number of classes or channels that was given and is not the data's: the link would replace it."""
@@ -130,7 +145,9 @@ class KDLabCLI(LightningCLI):
             parameters = inspect.signature(_import_class(network.class_path)).parameters
             for name in ("num_classes", "in_channels"):
                 given, wanted = network.init_args.get(name), getattr(data, name, None)
-                if wanted is not None and given not in (None, wanted, parameters[name].default):
+                if given is None or wanted is None or name not in parameters:
+                    continue
+                if given not in (wanted, parameters[name].default):
                     raise UsageError(
                         f"{network.class_path.rpartition('.')[2]} is given {name}: {given}, but {data.__name__} has "
                         f"{wanted}; leave model.{slot.replace('.init_args', '')}.init_args.{name} out"
@@ -186,6 +203,8 @@ class KDLabCLI(LightningCLI):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
             if self.recorder is not None:
                 self._conclude(model, datamodule, self.recorder)
+            else:
+                log.info("fast_dev_run: every part ran; nothing was written")
         finally:
             if self.recorder is not None:
                 self.recorder.close()
@@ -227,7 +246,8 @@ class KDLabCLI(LightningCLI):
                 continue
             recipe = self.parser.parse_args(["fit", "--config", find_config(teacher.recipe)])
             resolved = yaml.safe_load(self.parser.dump(recipe, skip_unset=False))["fit"]
-            options = ["--trainer.accelerator", trainer_config.accelerator]
+            # one device, whatever the student uses: batch_size is per process, so another number is another recipe
+            options = ["--trainer.accelerator", trainer_config.accelerator, "--trainer.devices", "1"]
             if "data_dir" in self._config.data.init_args:
                 options += ["--data.data_dir", self._config.data.init_args.data_dir]
             provide_teacher(teacher, science(resolved), options)
@@ -240,7 +260,7 @@ class KDLabCLI(LightningCLI):
         if ckpt_path == "last":
             folder = newest(self.run_path)
         elif Path(ckpt_path).is_file():
-            folder = RunFolder(Path(ckpt_path).parents[1])
+            folder = RunFolder(Path(ckpt_path).resolve().parents[1])
         else:
             raise UsageError(
                 f"ckpt_path is {ckpt_path}, but there is no such file; give a checkpoint of a run, or: last"
@@ -270,8 +290,8 @@ class KDLabCLI(LightningCLI):
         if self.trainer.is_global_zero:
             protocol = {
                 "selection": "best validation epoch" if selected else "last epoch",
-                "selected_epoch": self.best.epoch if selected else self.trainer.max_epochs - 1,  # type: ignore[operator]
-                "epochs": self.trainer.max_epochs,
+                "selected_epoch": self.best.epoch if selected else self.trainer.current_epoch - 1,
+                "epochs": self.trainer.current_epoch,
             }
             result = self._result(protocol)
             write_result(result, folder.result)
@@ -309,12 +329,15 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 2 for a wrong option or config, 3 for a run folder in use, 4 for damaged or missing
-        files, 5 when the loss stopped being a number, 130 after Ctrl-C, 1 for a bug of kdlab (with a traceback).
+        files, 5 when the loss stopped being a number, 130 after Ctrl-C, 143 after SIGTERM,
+        1 for a bug of kdlab (with a traceback).
     """
     arguments = list(sys.argv[1:] if args is None else args)
     _set_up_messages()
     try:
         KDLabCLI(_prepared(arguments))
+    except SIGTERMException:
+        return 128 + signal.SIGTERM
     except SystemExit as end:
         # Lightning turns Ctrl-C into exit(1)
         return 130 if isinstance(end.__context__, KeyboardInterrupt) else int(end.code or 0)
@@ -384,6 +407,7 @@ def _set_up_messages() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
+        ".*LightningCLI's args parameter is intended.*",  # `main` always gives them
         ".*does not have many workers.*",  # there are none: the data are in memory
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # our metrics are already global
         ".*in eval mode at the start of training.*",  # the teacher; that is its place

@@ -29,6 +29,7 @@ Card = dict[str, Any]  # what a weights file says of itself: JSON values only
 def save_weights(network: nn.Module, path: Path | str, card: Card) -> None:
     """Write the parameters and buffers of `network` to a safetensors file, atomically, with a card."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    card = {**card, "sha256": _digest(tensors)}
     with atomic_write(path) as part:
         save_file(tensors, part, metadata={"kdlab": json.dumps(card, sort_keys=True)})
 
@@ -40,6 +41,10 @@ def load_weights(network: nn.Module, path: Path | str) -> Card:
         IntegrityError: if the file is missing, damaged, or holds other tensors than the network needs.
     """
     tensors, card = _read(Path(path))
+    if card.pop("sha256", None) not in (None, _digest(tensors)):
+        raise IntegrityError(
+            f"checkpoint {path} is damaged: its tensors are not the ones that were written; make it anew"
+        )
     wanted = network.state_dict()
     found = _without_prefix(tensors, wanted)
     _check_fit(found, wanted, type(network).__name__, path)
@@ -49,8 +54,12 @@ def load_weights(network: nn.Module, path: Path | str) -> Card:
 
 def digest(network: nn.Module) -> str:
     """SHA-256 over names, shapes, types and bytes of all parameters and buffers of `network`."""
+    return _digest(network.state_dict())
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         sha.update(flat.view(torch.uint8).numpy().tobytes())

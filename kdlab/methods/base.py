@@ -122,7 +122,8 @@ class Method(LightningModule, ABC):
         # the terms first: when one is no number, it is named rather than the sum
         values = {**{f"{name}_loss": term for name, term in terms.items()}, "loss": loss, "accuracy": accuracy}
         self.train_means.add(values, len(label))
-        log_now = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        log_now = every > 0 and (self.global_step + 1) % every == 0
         if not log_now and self.device.type != "cpu":
             return  # reading a value would make the accelerator wait
         read = dict(
@@ -234,8 +235,13 @@ class Method(LightningModule, ABC):
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the means of the unfinished epoch."""
-        checkpoint["train_means"] = self.train_means.state_dict()
+        """Save the means of the unfinished epoch.
+
+        Raises:
+            NumericalError: if a loss in it was no number; the checkpoint of before stays.
+        """
+        state = checkpoint["train_means"] = self.train_means.state_dict()
+        _check_finite(dict(zip(state["names"], state["totals"].tolist(), strict=False)), "an unsaved step")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue the means of the unfinished epoch."""

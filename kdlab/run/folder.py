@@ -44,8 +44,8 @@ class RunFolder:
 
     @property
     def holds_a_run(self) -> bool:
-        """Whether there is something in the folder that another run would overwrite."""
-        return any(path.exists() for path in (self.last, self.best, self.student, self.result))
+        """Whether there is something in the folder that another run would overwrite, or that can be continued."""
+        return any(path.exists() for path in (self.last, self.student, self.result))
 
     def claim(self) -> None:
         """Become the owner of the folder, until `release` or the end of the process.
@@ -72,6 +72,16 @@ class RunFolder:
                 f"{self.path} cannot be written ({error.strerror}); choose another folder with --runs_dir"
             ) from error
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a live process owns the folder; looking changes nothing in it."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        self._lock.release()
+        return False
+
     def release(self) -> None:
         """Give the folder up."""
         (self.path / "owner.json").unlink(missing_ok=True)
@@ -93,13 +103,15 @@ def claim_new(wanted: Path) -> RunFolder:
         UsageError: if the folder cannot be written.
     """
     for folder in _numbered(wanted):
+        if folder.holds_a_run and not (folder.path == wanted and folder.in_use):
+            continue
         try:
             folder.claim()
         except BusyError:
             if folder.path == wanted:
                 raise
             continue
-        if not folder.holds_a_run:
+        if not folder.holds_a_run:  # somebody may have come and gone in between
             return folder
         folder.release()
     raise AssertionError("unreachable: the numbers do not end")

@@ -33,7 +33,7 @@ class RunRecorder(Callback):
         self.folder: RunFolder | None = resumed
         self._resumes = resumed is not None
         self.train_seconds = 0.0  # of all processes that worked on this run, one after the other
-        self.images_per_s: list[float] = []  # training part of each epoch of this process
+        self.images_per_s: list[float] = []  # training part of each epoch
         self._resume_step = 0
         self._started = 0.0
         self._epoch_started: tuple[float, int] | None = None
@@ -89,12 +89,12 @@ class RunRecorder(Callback):
         self.images_per_s.append(images / (time.monotonic() - start))
 
     def state_dict(self) -> dict[str, Any]:
-        """The time spent so far."""
-        return {"train_seconds": self._seconds()}
+        """The time spent so far, and the speed of each epoch."""
+        return {"train_seconds": self._seconds(), "images_per_s": self.images_per_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the clock."""
-        self.train_seconds = state_dict["train_seconds"]
+        self.train_seconds, self.images_per_s = state_dict["train_seconds"], state_dict["images_per_s"]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note how far the run was; the Trainer itself learns it only after `on_fit_start`."""

@@ -45,7 +45,8 @@ def build_result(
         teacher = model.teacher.network if isinstance(model.teacher, FrozenTeacher) else model.teacher
         result["teacher"] = describe_network(teacher) | {"test": _under("teacher/test_", logged)}
         if isinstance(model.teacher, FrozenTeacher):
-            result["teacher"]["checkpoint"] = model.teacher.checkpoint
+            result["teacher"]["checkpoint"] = None if model.teacher.untrained else model.teacher.checkpoint
+            result["teacher"]["untrained"] = model.teacher.untrained
     if recorder is not None:
         result["train_seconds"] = round(recorder.train_seconds, 3)
         result["train_images_per_s"] = (

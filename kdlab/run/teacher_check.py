@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,6 +25,14 @@ class TeacherCheck(Callback):
 
     def __init__(self) -> None:
         self.report: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The report, for the result of a run that is resumed."""
+        return {"report": self.report}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the report of before."""
+        self.report = state_dict["report"]
 
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -39,6 +39,7 @@ class FrozenTeacher(Teacher):
         self.checkpoint = checkpoint
         self.recipe = recipe
         self.card: Card = {}  # what the checkpoint says of itself
+        self.untrained = False  # whether it stands in for a teacher that is missing
         self._ready = checkpoint is None
         self.eval()
 
@@ -73,7 +74,7 @@ class FrozenTeacher(Teacher):
 
     def use_untrained(self) -> None:
         """Answer with the random weights the network was built with: for rehearsals of a few batches only."""
-        self._ready = True
+        self._ready = self.untrained = True
 
     def _advice(self) -> str:
         if self.recipe is not None:

@@ -38,7 +38,9 @@ MISTAKES = {
     "an accelerator that is not there": (["--trainer.accelerator", "tpu"], "torch_xla"),
     "unknown accelerator": (["--trainer.accelerator", "banana"], "invalid accelerator name: `accelerator='banana'`"),
     "negative devices": (["--trainer.devices", "-3"], "should be an int > 0"),
-    "negative epochs": (["--trainer.max_epochs", "-5"], "`max_epochs` must be a non-negative integer or -1"),
+    "negative epochs": (["--trainer.max_epochs", "-5"], "trainer.max_epochs is -5, but a run has 1 to"),
+    "huge seed": (["--seed_everything", "99999999999"], "must be an integer of 0 or more, below 2^32"),
+    "half-precision weights": (["--trainer.precision", "bf16-true"], "trainer.precision is bf16-true, but images come in float32"),
     "negative seed": (["--seed_everything", "-1"], "seed_everything is -1, but it must be an integer of 0 or more"),
     "checkpoint that is not there": (["--ckpt_path", "/nowhere.ckpt"], "ckpt_path is /nowhere.ckpt, but there is no such"),
     "folder that cannot be made": (["--runs_dir", "/proc/nowhere"], "cannot be written"),
@@ -121,6 +123,18 @@ def test_a_missing_teacher_without_a_recipe_is_answered_with_the_command(
 def test_a_damaged_teacher_is_refused(tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = tmp_path / "teacher.safetensors"
     damaged.write_bytes(digits_teacher.read_bytes()[:1000])
+    teacher = ["--model.teacher.recipe", "null", "--model.teacher.checkpoint", str(damaged)]
+    assert main(["fit", "--config", "digits/logit_matching", "--runs_dir", str(tmp_path / "runs"), *teacher]) == 4
+    assert "damaged" in the_error(capsys)
+
+
+def test_a_flipped_bit_in_a_teacher_is_found(
+    tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(digits_teacher.read_bytes())
+    content[-1000] ^= 1
+    damaged = tmp_path / "teacher.safetensors"
+    damaged.write_bytes(content)
     teacher = ["--model.teacher.recipe", "null", "--model.teacher.checkpoint", str(damaged)]
     assert main(["fit", "--config", "digits/logit_matching", "--runs_dir", str(tmp_path / "runs"), *teacher]) == 4
     assert "damaged" in the_error(capsys)

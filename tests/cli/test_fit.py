@@ -208,6 +208,19 @@ def test_print_config_is_complete_and_parses_again(tmp_path: Path, capsys: pytes
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(shown)
 
 
+def test_a_student_of_a_users_own_module_needs_no_argument_but_its_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["from torch import nn", "class Line(nn.Sequential):", "    def __init__(self, num_classes: int):",
+             "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))"]  # fmt: skip
+    (tmp_path / "own_networks.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["fit", "--config", "digits/independent", "--runs_dir", str(tmp_path / "runs"), *SHORT]
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text("model: {init_args: {student: {class_path: own_networks.Line}}}")
+    assert main([*arguments, "--config", str(overlay), "--trainer.log_every_n_steps", "0"]) == 0
+
+
 def test_fast_dev_run_writes_nothing(tmp_path: Path, digits_teacher: Path) -> None:
     arguments = ["fit", "--config", "digits/logit_matching", "--runs_dir", str(tmp_path / "runs")]
     assert main([*arguments, *with_teacher(digits_teacher), "--trainer.fast_dev_run", "true"]) == 0
