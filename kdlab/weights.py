@@ -68,7 +68,11 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def read_card(path: Path | str) -> Card:
     """The card of a safetensors file of kdlab, without reading its tensors; empty for other files."""
-    return _read_safetensors(Path(path), tensors=False)[1] if str(path).endswith(".safetensors") else {}
+    if not str(path).endswith(".safetensors"):
+        return {}
+    _, card = _read_safetensors(Path(path), tensors=False)
+    card.pop("sha256", None)
+    return card
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Card]:

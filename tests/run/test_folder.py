@@ -122,7 +122,7 @@ def test_a_new_run_takes_the_wanted_folder(tmp_path):
     folder.release()
 
 
-@pytest.mark.parametrize("what", ["last", "best", "student", "result"])
+@pytest.mark.parametrize("what", ["last", "student", "result"])
 def test_a_folder_that_holds_a_run_is_never_taken_again(tmp_path, what):
     file = getattr(RunFolder(tmp_path / "run"), what)
     file.parent.mkdir(parents=True)
@@ -194,3 +194,12 @@ def test_without_a_run_there_is_no_newest_one(tmp_path):
     for name in ("run", "never"):
         with pytest.raises(UsageError, match=f"there is no run in .*{name} .*kdlab fit"):
             newest(tmp_path / name)
+
+
+def test_a_run_that_died_before_its_first_resume_point_leaves_a_folder_to_be_used_again(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.best.parent.mkdir(parents=True)
+    folder.best.write_bytes(b"of an epoch that cannot be continued")
+    taken = claim_new(tmp_path / "run")
+    assert taken.path == tmp_path / "run"
+    taken.release()
