@@ -21,6 +21,7 @@ def atomic_write(target: Path | str) -> Iterator[Path]:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+        part.chmod(0o644)  # safetensors makes its files readable for their owner only
         part.replace(target)
         _sync_folder(target.parent)
     finally:

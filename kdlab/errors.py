@@ -30,6 +30,6 @@ class IntegrityError(KDLabError):
 
 
 class NumericalError(KDLabError, ArithmeticError):
-    """A loss or gradient stopped being a finite number (exit code 5)."""
+    """A loss stopped being a finite number (exit code 5)."""
 
     exit_code = 5

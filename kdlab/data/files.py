@@ -9,8 +9,6 @@ Shapes: N images, C channels, H x W pixels.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kdlab.atomic import atomic_write
 from kdlab.errors import IntegrityError
 
 _DIGEST_KEY = "sha256"
@@ -105,22 +104,5 @@ def write_split(path: Path, tensors: Mapping[str, Tensor]) -> None:
         tensors: ``images``, ``labels`` and whatever else belongs to the split.
     """
     header = {_DIGEST_KEY: content_digest(tensors["images"], tensors["labels"])}
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
+    with atomic_write(path) as part:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=header)
-        _sync(Path(part))
-        Path(part).chmod(0o644)  # mkstemp made it readable for its owner only
-        Path(part).replace(path)
-    finally:
-        Path(part).unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
