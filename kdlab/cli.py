@@ -3,14 +3,9 @@
 `main` takes the arguments and returns the exit code, so tests call it in-process.
 """
 
-import importlib
-import inspect
 import logging
-import os
 import signal
 import sys
-import traceback
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +15,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from kdlab.config_checks import check_config, check_seed
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
-from kdlab.errors import KDLabError, UsageError
+from kdlab.errors import UsageError
+from kdlab.messages import our_error, report, set_up_messages
 from kdlab.methods import Method
 from kdlab.parser import KDLabParser, brief, find_config
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
@@ -48,7 +45,6 @@ TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # Lightning's pads the splits; BatchLoader shards them exactly
     "enable_model_summary": False,
 }
-MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
 PLACE_KEYS = ("ckpt_path", "weights_only")  # of one call, not of the run
 
 
@@ -82,7 +78,6 @@ class KDLabCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, default=None, help="Folder of this run; by default CONFIG-seedSEED."
         )
-        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         for network in ("student", "teacher.init_args.network"):
             for argument in ("num_classes", "in_channels"):
                 target = f"model.init_args.{network}.init_args.{argument}"
@@ -102,9 +97,7 @@ class KDLabCLI(LightningCLI):
         """Nothing: Lightning would let what a checkpoint says override the command line, silently."""
 
     def _set_seed(self) -> None:
-        seed = self._config["seed_everything"]
-        if isinstance(seed, bool) or not 0 <= seed < 2**32:
-            raise UsageError(f"seed_everything is {seed}, but it must be an integer of 0 or more, below 2^32")
+        check_seed(self._config["seed_everything"])
         super()._set_seed()
 
     @property
@@ -119,46 +112,16 @@ class KDLabCLI(LightningCLI):
         self._config.name = self._config.name or f"{first.stem}-seed{seed}"
         self.run_path = Path(self._config.runs_dir, self._config.experiment, self._config.name)
         self.config_folder = first.parent
-        self._check_classes()
-        self._check_numbers()
-        precision = str(self._config.trainer.precision)
-        if precision.endswith("-true") and precision != "32-true":
-            raise UsageError(
-                f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true"
-            )
+        check_config(self._config)
         self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
         self.resolved = {key: value for key, value in self.resolved.items() if key not in PLACE_KEYS}
-
-    def _check_numbers(self) -> None:
-        """Refuse what Lightning takes and nobody means."""
-        epochs = self._config.trainer.max_epochs
-        if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
-            raise UsageError(f"trainer.max_epochs is {epochs}, but a run has 1 to {MOST_EPOCHS:,} epochs")
-
-    def _check_classes(self) -> None:
-        """Refuse a number of classes or channels that was given and is not the data's: the link would replace it."""
-        data = _import_class(self._config.data.class_path)
-        for slot in ("student", "teacher.init_args.network"):
-            network = self._config.model.init_args.get(slot)
-            if network is None or "init_args" not in network:
-                continue
-            parameters = inspect.signature(_import_class(network.class_path)).parameters
-            for name in ("num_classes", "in_channels"):
-                given, wanted = network.init_args.get(name), getattr(data, name, None)
-                if given is None or wanted is None or name not in parameters:
-                    continue
-                if given not in (wanted, parameters[name].default):
-                    raise UsageError(
-                        f"{network.class_path.rpartition('.')[2]} is given {name}: {given}, but {data.__name__} has "
-                        f"{wanted}; leave model.{slot.replace('.init_args', '')}.init_args.{name} out"
-                    )
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses is the user's to mend."""
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
-            if _our_error(error) is not None:
+            if our_error(error) is not None:
                 raise
             hint = "; set --trainer.accelerator to cpu or auto" if "gpu backend" in str(error) else ""
             raise UsageError(brief(str(error)).rstrip(".") + hint) from error
@@ -333,7 +296,7 @@ def main(args: Sequence[str] | None = None) -> int:
         1 for a bug of kdlab (with a traceback).
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    _set_up_messages()
+    set_up_messages()
     try:
         KDLabCLI(_prepared(arguments))
     except SIGTERMException:
@@ -344,15 +307,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return _report(error)
+        return report(error)
     return 0
-
-
-def _import_class(class_path: str) -> type:
-    """The class that a config names."""
-    module, _, name = class_path.rpartition(".")
-    cls: type = getattr(importlib.import_module(module), name)
-    return cls
 
 
 def _prepared(arguments: list[str]) -> list[str]:
@@ -365,54 +321,3 @@ def _prepared(arguments: list[str]) -> list[str]:
         elif argument.startswith("--config="):
             prepared[i] = f"--config={find_config(argument.removeprefix('--config='))}"
     return prepared
-
-
-def _report(error: Exception) -> int:
-    """Print what the user must know and return the exit code."""
-    if os.environ.get("KDLAB_DEBUG"):
-        traceback.print_exception(error)
-    code, message = _explained(error)
-    if code == 1 and not os.environ.get("KDLAB_DEBUG"):
-        traceback.print_exception(error)
-    print(f"kdlab: error: {message}", file=sys.stderr)
-    return code
-
-
-def _explained(error: Exception) -> tuple[int, str]:
-    """Exit code and one line for an error, whoever raised it."""
-    ours = _our_error(error)
-    if ours is not None:
-        return ours.exit_code, " ".join(str(ours).split())
-    if isinstance(error, MisconfigurationException):
-        return UsageError.exit_code, " ".join(str(error).split())
-    if isinstance(error, PermissionError):
-        return UsageError.exit_code, f"no permission for {error.filename}; choose another folder or change its mode"
-    return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
-
-
-def _our_error(error: BaseException | None) -> KDLabError | None:
-    """The first error of ours among an error and its causes: jsonargparse wraps what a constructor raises."""
-    while error is not None and not isinstance(error, KDLabError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _set_up_messages() -> None:
-    """Let kdlab's own messages through, and quiet what Lightning says to advertise or to itself."""
-    logger = logging.getLogger("kdlab")
-    handler = logging.StreamHandler()  # anew for each call: it keeps the stderr of its making
-    handler.setFormatter(logging.Formatter("kdlab: %(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*LightningCLI's args parameter is intended.*",  # `main` always gives them
-        ".*does not have many workers.*",  # there are none: the data are in memory
-        ".*It is recommended to use `self.log.*sync_dist=True.*",  # our metrics are already global
-        ".*in eval mode at the start of training.*",  # the teacher; that is its place
-        ".*is smaller than the logging interval.*",
-        ".*The number of training batches.*",
-        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)

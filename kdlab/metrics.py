@@ -3,6 +3,8 @@
 Shapes: B samples, K classes.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,6 +62,38 @@ class ClassificationMetrics(nn.Module):
         for metric in metrics.values():
             metric.reset()
         return values
+
+
+class MemberMetrics(nn.Module):
+    """What the members of an ensemble do on their own: accuracy of each, and how often two of them disagree.
+
+    ``<member>_accuracy`` and ``disagreement`` (share of different answers, mean over all pairs) in [0, 1].
+
+    Args:
+        names: of the members; none computes nothing.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        keys = [f"{name}_accuracy" for name in names] + (["disagreement"] if len(names) > 1 else [])
+        self.means = nn.ModuleDict({key: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for key in keys})
+
+    def update(self, members: Sequence[Tensor], label: Tensor) -> None:
+        """Add the ``[B, K]`` logits of each member and the ``[B]`` class indices."""
+        answers = [logits.argmax(dim=-1) for logits in members]
+        values = [answer == label for answer in answers]
+        if len(answers) > 1:
+            pairs = [first != second for first, second in itertools.combinations(answers, 2)]
+            values.append(torch.stack(pairs))
+        for mean, value in zip(self.means.values(), values, strict=True):
+            mean.update(value.double())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the shares since the last call, and start anew."""
+        shares = {key: mean.compute() for key, mean in self.means.items()}  # type: ignore[operator]
+        for mean in self.means.values():
+            mean.reset()  # type: ignore[operator]
+        return shares
 
 
 class PerClassMetrics(nn.Module):

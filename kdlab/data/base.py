@@ -285,6 +285,7 @@ class ImageData(LightningDataModule):
         self.setup("test" if name == "test" else "fit")
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         views = 1 if self.augmentation is None else self.augmentation.num_views
+        method = getattr(self.trainer, "lightning_module", None)
         return BatchLoader(
             self._where_it_fits(name),
             batch_size,
@@ -294,6 +295,7 @@ class ImageData(LightningDataModule):
             rank=rank,
             world_size=world_size,
             reshuffle=not getattr(self.trainer, "overfit_batches", 0),  # an attribute that Trainer does not declare
+            streams=getattr(method, "streams", 1) if training else 1,
         )
 
     def _where_it_fits(self, name: str) -> Split:

@@ -19,6 +19,8 @@ from kdlab.data.split import Split
 from kdlab.errors import UsageError
 from kdlab.types import Batch
 
+SEEDS = 2**32  # of a run: streams beyond the first take seeds above them
+
 
 class BatchLoader:
     """Iterates over one split in batches of ``uint8`` images, on the device where the split lives.
@@ -45,6 +47,8 @@ class BatchLoader:
         rank: Which process this is, 0 ... world_size - 1.
         world_size: How many processes share the split.
         reshuffle: Every epoch has its own order and views; otherwise all have those of epoch 0.
+        streams: How many batches of different order and views are yielded one behind the other as one, B * streams
+            images. Each is what a loader of one stream yields for another seed; the first for the seed itself.
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
@@ -60,6 +64,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         reshuffle: bool = True,
+        streams: int = 1,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -69,6 +74,7 @@ class BatchLoader:
         self.rank = rank
         self.world_size = world_size
         self.reshuffle = reshuffle
+        self.streams = streams
         self.epoch = 0
         self._yielded = 0
         self._resume_at: tuple[int, int] | None = None  # (epoch, batch)
@@ -82,13 +88,16 @@ class BatchLoader:
             start = self._resume_at[1] if self._resume_at[0] == epoch else 0
             self._resume_at = None
         drawn = epoch if self.reshuffle else 0
-        positions = self._positions(drawn)
-        rest = [t.index_select(0, positions) for t in (self.split.labels, self.split.index)]
-        rest.append(self._views(rest[1], drawn))
+        seeds = [self.seed + stream * SEEDS for stream in range(self.streams)]
+        positions = torch.stack([self._positions(seed, drawn) for seed in seeds])
+        labels, index = self.split.labels[positions], self.split.index[positions]
+        views = torch.stack([self._views(own, seed, drawn) for own, seed in zip(index, seeds, strict=True)])
         for number in range(start, len(self)):
             self._yielded = number + 1
             here = slice(number * self.batch_size, (number + 1) * self.batch_size)
-            yield Batch(self.split.images.index_select(0, positions[here]), *(t[here] for t in rest))
+            chosen = positions[:, here].reshape(-1)
+            rest = (t[:, here].reshape(-1) for t in (labels, index, views))
+            yield Batch(self.split.images.index_select(0, chosen), *rest)
 
     @property
     def images_per_epoch(self) -> int:
@@ -138,21 +147,22 @@ class BatchLoader:
             "batch_size": self.batch_size,
             "world_size": self.world_size,
             "images_per_epoch": self.images_per_epoch,
+            "streams": self.streams,
         }
 
-    def _positions(self, epoch: int) -> Tensor:
+    def _positions(self, seed: int, epoch: int) -> Tensor:
         """Return this rank's positions in the split, in the order of the epoch."""
         device = self.split.images.device
         if self.training:
-            order = permutation(len(self.split), self.seed, epoch, device=device)[: self.images_per_epoch]
+            order = permutation(len(self.split), seed, epoch, device=device)[: self.images_per_epoch]
         else:
             order = torch.arange(len(self.split), device=device)
         # A global batch holds a multiple of W images, so its [r::W] is a piece of the whole order's [r::W].
         return order[self.rank :: self.world_size].contiguous()
 
-    def _views(self, index: Tensor, epoch: int) -> Tensor:
+    def _views(self, index: Tensor, seed: int, epoch: int) -> Tensor:
         """Return which view to show of each image (file positions ``index``) in this epoch."""
         if not self.training or self.num_views == 1:
             return torch.zeros_like(index)
-        bits = counter_bits(self.seed, epoch, index, Stream.VIEW)
+        bits = counter_bits(seed, epoch, index, Stream.VIEW)
         return nonnegative(bits) if self.num_views is None else below(bits, self.num_views)

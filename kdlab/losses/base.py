@@ -1,6 +1,6 @@
-"""What a loss on logits looks like.
+"""What losses on logits and losses on features look like.
 
-Shapes: B samples, K classes.
+Shapes: B samples, K classes; features are maps [B, C, H, W] or vectors [B, D].
 """
 
 from abc import ABC, abstractmethod
@@ -8,13 +8,20 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from kdlab.errors import UsageError
+
 
 class LogitLoss(nn.Module, ABC):
     """How far the student's logits are from the teacher's.
 
     A loss takes logits, never probabilities, computes in float32 (float64 stays float64) whatever autocast
     says, returns a scalar, and is 0 where there is nothing left to match.
+
+    Attributes:
+        temperature: what divides the logits of both, may be set anew; None for a loss that has no such number.
     """
+
+    temperature: float | None = None
 
     @abstractmethod
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -26,11 +33,52 @@ class LogitLoss(nn.Module, ABC):
             labels: ``[B]`` class indices, for losses whose definition needs them.
         """
 
+    def set_epoch(self, epoch: int) -> None:
+        """Hear which epoch begins, counted from 0; called before its first batch, after a resume as well."""
 
-def in_float32(logits: Tensor) -> Tensor:
-    """Half-precision logits as float32; float32 and float64 as they are.
 
-    exp, log and squared temperatures leave the range of half precision long before the logits do
+class FeatureLoss(nn.Module, ABC):
+    """How far features of the student are from features of the teacher.
+
+    Computes in float32 (float64 stays float64) whatever autocast says, returns a scalar, and is 0 where there is
+    nothing left to match. A subclass fills in `compare`.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss.
+
+        Args:
+            student: ``[B, C, H, W]`` or ``[B, D]`` features that are trained.
+            teacher: features to match, of the same B samples.
+        """
+        with without_autocast(student):
+            return self.compare(in_float32(student), in_float32(teacher))
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of features that are at least float32, where autocast is off."""
+
+
+def in_float32(tensor: Tensor) -> Tensor:
+    """A half-precision tensor as float32; float32 and float64 as they are.
+
+    exp, log, squares and squared temperatures leave the range of half precision long before their arguments do
     (T = 20 and a divergence of 164 already exceed the largest float16).
     """
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """A context in which matrix products on the device of `tensor` keep their type: autocast would halve it."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def nonnegative(name: str, value: float) -> float:
+    """Return `value`, the argument called `name`, if it can be a factor.
+
+    Raises:
+        UsageError: if it is negative or not finite.
+    """
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{name} is {value:g}, but it must be a finite number, 0 or more")
+    return value

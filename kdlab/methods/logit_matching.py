@@ -7,13 +7,12 @@ from torch import Tensor
 
 from kdlab.errors import UsageError
 from kdlab.losses import LogitLoss, SoftTargets
+from kdlab.losses.soft_targets import positive_temperature
 from kdlab.methods.base import Method
 from kdlab.methods.weights import TermWeights, term_weights
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
 
-# of RepDistiller and its successors: their 0.1 x cross-entropy + 0.9 x divergence at T = 4
-DEFAULT_WEIGHTS = TermWeights(label=0.1, logit=0.9)
 DEFAULT_TEMPERATURE = 4.0
 
 
@@ -22,19 +21,22 @@ class LogitMatching(Method):
 
     ``label`` = label_weight x cross-entropy with the labels;
     ``logit`` = logit_weight x T^2 KL(teacher || student) of distributions softened by the temperature T, or
-    whatever `logit_loss` computes.
+    whatever `logit_loss` computes. A term of weight 0 is left out.
 
     Source: Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network, 2015.
 
     Args:
         teacher: where the logits come from.
-        temperature: T of the soft targets, 4 if nothing is given.
-        label_weight: factor of the label term, 0.1 by default.
-        logit_weight: factor of the logit term, 0.9 by default.
+        temperature: T of the logit loss; None for the loss's own, which is 4 where no loss is given.
+        label_weight: factor of the label term.
+        logit_weight: factor of the logit term.
         alpha: short for label_weight: alpha, logit_weight: 1 - alpha. It multiplies the label term; half of the
             literature uses the same letter for the other one.
-        logit_loss: another loss between logits; it brings its own temperature.
+        logit_loss: how logits are compared; None for SoftTargets.
     """
+
+    # of RepDistiller and its successors: their 0.1 x cross-entropy + 0.9 x divergence at T = 4
+    default_weights = TermWeights(label=0.1, logit=0.9)
 
     def __init__(
         self,
@@ -47,17 +49,25 @@ class LogitMatching(Method):
         **kwargs: Any,
     ) -> None:
         super().__init__(teacher=teacher, **kwargs)
-        if logit_loss is not None and temperature is not None:
-            raise UsageError(
-                f"temperature: {temperature:g} and a logit_loss are both given, but the loss has its own temperature; "
-                "set model.logit_loss.init_args.temperature instead"
-            )
-        self.weights = term_weights(alpha, label_weight, logit_weight, DEFAULT_WEIGHTS)
-        self.logit_loss = logit_loss or SoftTargets(DEFAULT_TEMPERATURE if temperature is None else temperature)
+        self.weights = term_weights(alpha, label_weight, logit_weight, self.default_weights)
+        if not any(self.weights) and type(self).losses is LogitMatching.losses:  # a subclass may have other terms
+            raise UsageError("label_weight and logit_weight are both 0, so there is nothing to learn; raise one")
+        self.logit_loss = logit_loss or SoftTargets(DEFAULT_TEMPERATURE)
+        if temperature is not None:
+            if self.logit_loss.temperature is None:
+                raise UsageError(
+                    f"temperature is {temperature:g}, but {type(self.logit_loss).__name__} has no single temperature; "
+                    "set model.temperature: null"
+                )
+            self.logit_loss.temperature = positive_temperature(temperature)
+        teacher.soften(self.logit_loss.temperature or 1.0)
 
     def losses(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return the label term and the logit term."""
         assert teacher is not None
-        label = F.cross_entropy(student.logits.float(), batch.label)
-        logit = self.logit_loss(student.logits, teacher.logits, batch.label)
-        return {"label": self.weights.label * label, "logit": self.weights.logit * logit}
+        terms = {}
+        if self.weights.label:
+            terms["label"] = self.weights.label * F.cross_entropy(student.logits.float(), batch.label)
+        if self.weights.logit:
+            terms["logit"] = self.weights.logit * self.logit_loss(student.logits, teacher.logits, batch.label)
+        return terms

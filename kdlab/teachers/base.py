@@ -1,9 +1,11 @@
 """What a teacher is: the place where targets come from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import nn
 
+from kdlab.errors import UsageError
 from kdlab.types import Batch, Outputs
 
 
@@ -12,7 +14,12 @@ class Teacher(nn.Module, ABC):
 
     The method that owns a teacher calls it without gradients and keeps it out of checkpoints, out of the
     optimizer and out of the buffers that DDP broadcasts.
+
+    Attributes:
+        learns: whether the teacher changes along with the student; then it is saved and resumed like the student.
     """
+
+    learns = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
@@ -32,3 +39,20 @@ class Teacher(nn.Module, ABC):
 
     def load(self) -> None:
         """Load what must be loaded before the first answer; called once, before training."""
+
+    def tap(self, layers: Sequence[str]) -> None:
+        """Answer with the features of these layers, by module path, from now on.
+
+        Raises:
+            UsageError: if there is no such layer, or this kind of teacher has no layers of its own.
+        """
+        raise UsageError(f"{type(self).__name__} has no layers to tap; give model.teacher a single network")
+
+    def soften(self, temperature: float) -> None:
+        """Learn at which temperature the answers will be compared; only a mean of several answers needs to know."""
+
+    def start(self, student: nn.Module) -> None:
+        """Meet the student; called once, before training."""
+
+    def update(self, student: nn.Module) -> None:
+        """See the student after each optimizer step; only a teacher that learns changes."""

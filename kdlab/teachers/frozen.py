@@ -1,10 +1,12 @@
 """A trained network that only answers."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from torch import nn
 
 from kdlab.errors import IntegrityError, UsageError
+from kdlab.models.taps import Taps
 from kdlab.teachers.base import Teacher
 from kdlab.types import Batch, Outputs
 from kdlab.weights import Card, load_weights
@@ -36,6 +38,7 @@ class FrozenTeacher(Teacher):
                 "set checkpoint to the file that the recipe writes, runs/<experiment>/<name>/student.safetensors"
             )
         self.network = network.requires_grad_(False).eval()
+        self.taps = Taps(network, ())
         self.checkpoint = checkpoint
         self.recipe = recipe
         self.card: Card = {}  # what the checkpoint says of itself
@@ -63,10 +66,18 @@ class FrozenTeacher(Teacher):
         self._ready = True
 
     def forward(self, batch: Batch) -> Outputs:
-        """Answer with the ``[B, K]`` logits of the network."""
+        """Answer with the ``[B, K]`` logits of the network and the features of the tapped layers."""
         if not self._ready:
             raise UsageError(f"the teacher's checkpoint {self.checkpoint} is not loaded; call load() first")
-        return Outputs(self.network(batch.image))
+        return self.taps(batch.image)
+
+    def tap(self, layers: Sequence[str]) -> None:
+        """Answer with the features of these layers of the network too.
+
+        Raises:
+            UsageError: if there is no such layer; it lists close names.
+        """
+        self.taps = Taps(self.network, layers)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, whatever an enclosing module asks for."""
@@ -75,6 +86,15 @@ class FrozenTeacher(Teacher):
     def use_untrained(self) -> None:
         """Answer with the random weights the network was built with: for rehearsals of a few batches only."""
         self._ready = self.untrained = True
+
+    def equals(self, other: "FrozenTeacher") -> bool:
+        """Whether both answer with the same network from the same checkpoint."""
+        return (
+            self.checkpoint is not None
+            and self.checkpoint == other.checkpoint
+            and self.recipe == other.recipe
+            and repr(self.network) == repr(other.network)
+        )
 
     def _advice(self) -> str:
         if self.recipe is not None:

@@ -32,7 +32,7 @@ MISTAKES = {
     ),
     "unknown network": (["--model.student", "kdlab.models.ResNet21"], "kdlab.models has no ResNet21; did you mean"),
     "unknown data": (["--data", "CIFAR1000"], "there is no class CIFAR1000; did you mean CIFAR100 or CIFAR10?"),
-    "unknown method": (["--model", "LogitMaching"], "there is no class LogitMaching; did you mean LogitMatching?"),
+    "unknown method": (["--model", "LogitMaching"], "there is no class LogitMaching; did you mean LogitMatching"),
     "no teacher": (["--model.teacher", "null"], "teacher missing"),
     "negative learning rate": (["--model.optimizer.init_args.lr", "-1"], "model.optimizer: Invalid learning rate: -1.0"),
     "an accelerator that is not there": (["--trainer.accelerator", "tpu"], "torch_xla"),

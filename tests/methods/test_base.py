@@ -28,7 +28,7 @@ def adam(parameters):
 
 def distiller(student=None, teacher=None, **arguments):
     teacher = FrozenTeacher(DigitsConv(widths=(4, 5, 6))) if teacher is None else teacher
-    return LogitMatching(student=student or DigitsConv(), num_classes=10, teacher=teacher, **arguments)
+    return LogitMatching(student=student or DigitsConv(), teacher=teacher, **arguments)
 
 
 class Dropout(nn.Module):
@@ -121,7 +121,7 @@ def test_the_optimizer_holds_the_students_parameters_and_no_others():
 def test_a_frozen_part_of_the_student_is_not_trained():
     student = DigitsConv()
     student.layer1.requires_grad_(False)
-    held = IndependentStudent(student=student, num_classes=10).configure_optimizers().param_groups[0]["params"]
+    held = IndependentStudent(student=student).configure_optimizers().param_groups[0]["params"]
     assert sum(p.numel() for p in held) == sum(p.numel() for p in student.parameters() if p.requires_grad)
 
 
@@ -206,12 +206,12 @@ def test_a_resume_in_mid_epoch_ends_with_the_same_student_and_the_same_means(fit
                 trainer.save_checkpoint(tmp_path / "middle.ckpt")
 
     def run(callbacks, ckpt_path=None):
-        method, rows = IndependentStudent(student=Dropout(), num_classes=10, seed=3), Rows()
+        method, rows = IndependentStudent(student=Dropout(), seed=3), Rows()
         method.load_state_dict(start)
         fit(method, callbacks=callbacks, ckpt_path=ckpt_path, logger=rows, log_every_n_steps=100)
         return digest(method.student), rows.rows
 
-    start = IndependentStudent(student=Dropout(), num_classes=10).state_dict()
+    start = IndependentStudent(student=Dropout()).state_dict()
     student, rows = run([Keep()])
     torch.rand(17)  # another state of the global generator than that of the uninterrupted run
     assert run([], tmp_path / "middle.ckpt") == (student, rows)
@@ -232,7 +232,7 @@ def expect_usage_error(fit, method, match):
 def test_a_student_with_another_number_of_classes_is_an_error_with_the_fix(fit):
     expect_usage_error(
         fit,
-        IndependentStudent(student=DigitsConv(num_classes=100), num_classes=10),
+        IndependentStudent(student=DigitsConv(num_classes=100)),
         r"DigitsConv returns 100 logits but the data has 10 classes; set model\.student\.init_args\.num_classes: 10$",
     )
 
@@ -248,7 +248,7 @@ def test_a_teacher_with_another_number_of_classes_is_an_error_with_the_fix(fit):
 def test_a_student_for_other_channels_is_an_error_with_the_fix(fit):
     expect_usage_error(
         fit,
-        IndependentStudent(student=DigitsConv(in_channels=3), num_classes=10),
+        IndependentStudent(student=DigitsConv(in_channels=3)),
         "DigitsConv cannot read 1x8x8 images.*in_channels: 1$",
     )
 
@@ -263,11 +263,11 @@ def test_a_teacher_for_other_channels_is_an_error(fit):
 
 def test_a_student_for_another_image_size_is_an_error(fit):
     student = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
-    expect_usage_error(fit, IndependentStudent(student=student, num_classes=10), "cannot read 1x8x8 images")
+    expect_usage_error(fit, IndependentStudent(student=student), "cannot read 1x8x8 images")
 
 
 def test_trying_the_student_changes_nothing_in_it(fit):
-    method = IndependentStudent(student=DigitsConv(), num_classes=10)
+    method = IndependentStudent(student=DigitsConv())
     method.student.layer1.eval()  # a part whose batch norm shall stay as it is
     before, modes = digest(method.student), [part.training for part in method.student.modules()]
     trainer = fit(method, max_epochs=0)
@@ -297,7 +297,7 @@ class BadTerm(Method):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_term_and_the_step(fit, bad):
-    method = BadTerm(student=DigitsConv(), num_classes=10)
+    method = BadTerm(student=DigitsConv())
     method.bad = bad
     with pytest.raises(NumericalError, match=r"other_loss is (nan|inf|-inf) at step 2 \(epoch 0\).*learning rate"):
         fit(method)
@@ -322,7 +322,7 @@ class Position:
 
 
 def step_noise(seed=1, epoch=1, batch_idx=2, rank=0):
-    method = IndependentStudent(student=DigitsConv(), num_classes=10, seed=seed)
+    method = IndependentStudent(student=DigitsConv(), seed=seed)
     method._trainer = Position(epoch, rank)
     method.on_train_batch_start(None, batch_idx)
     return torch.rand(8)
@@ -355,7 +355,7 @@ class Disturb(pl.Callback):
 
 def trained_with_dropout(fit, seed, callbacks=()):
     torch.manual_seed(0)
-    method = IndependentStudent(student=Dropout(), num_classes=10, seed=seed)
+    method = IndependentStudent(student=Dropout(), seed=seed)
     torch.manual_seed(seed if callbacks else 99)
     fit(method, callbacks=list(callbacks), max_epochs=1)
     return digest(method.student)
@@ -372,7 +372,7 @@ def test_dropout_does_not_depend_on_what_else_draws_random_numbers(fit):
 class InMemory(pl.LightningDataModule):
     """One batch, again and again."""
 
-    image_shape = (1, 8, 8)
+    image_shape, num_classes = (1, 8, 8), 10
 
     def __init__(self, batch):
         super().__init__()
@@ -385,7 +385,7 @@ class InMemory(pl.LightningDataModule):
 @pytest.mark.parametrize("kind", ["independent", "logit_matching"])
 def test_a_method_overfits_64_images(fit, sixty_four, kind):
     if kind == "independent":
-        method = IndependentStudent(student=DigitsConv(widths=(16, 32, 32)), num_classes=10, optimizer=adam)
+        method = IndependentStudent(student=DigitsConv(widths=(16, 32, 32)), optimizer=adam)
         target = sixty_four.label
     else:  # an untrained teacher: what is learnt can only come from it
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))

@@ -18,7 +18,7 @@ def batch(label):
 
 
 def losses(label, logits=LOGITS, **arguments):
-    method = IndependentStudent(student=DigitsConv(num_classes=2), num_classes=2, **arguments)
+    method = IndependentStudent(student=DigitsConv(num_classes=2), **arguments)
     return method.losses(Outputs(logits), None, batch(label))
 
 
@@ -52,6 +52,6 @@ def test_label_smoothing_that_is_no_share_is_an_error(share):
 
 
 def test_an_independent_student_has_no_teacher():
-    method = IndependentStudent(student=DigitsConv(), num_classes=10)
+    method = IndependentStudent(student=DigitsConv())
     assert method.teacher is None
     assert method.ask_teacher(batch(torch.tensor([0]))) is None

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdlab.errors import UsageError
-from kdlab.losses import LogitLoss, SoftTargets
+from kdlab.losses import DIST, LinearWarmup, LogitLoss, MultiLevelKD, SoftTargets
 from kdlab.methods import LogitMatching
 from kdlab.models import DigitsConv
 from kdlab.teachers import FrozenTeacher
@@ -23,7 +23,7 @@ REL = 1e-6  # float32 has 1.2e-7; a handful of operations
 
 def method(**arguments):
     teacher = FrozenTeacher(DigitsConv(num_classes=2))
-    return LogitMatching(student=DigitsConv(num_classes=2), num_classes=2, teacher=teacher, **arguments)
+    return LogitMatching(student=DigitsConv(num_classes=2), teacher=teacher, **arguments)
 
 
 def batch(label):
@@ -103,7 +103,7 @@ def test_alpha_zero_ignores_the_labels():
 
 def test_a_teacher_that_is_the_student_adds_nothing():
     student, _, label = random_outputs()
-    assert losses(label, student, student, alpha=0.0)[1] == 0.0
+    assert losses(label, student, student)[1] == 0.0
 
 
 def test_soft_labels_weigh_the_classes_of_the_label_term():
@@ -134,15 +134,31 @@ def test_another_logit_loss_gets_student_teacher_and_labels_in_this_order():
     assert loss.labels is label
 
 
-def test_a_temperature_beside_a_logit_loss_is_an_error():
-    with pytest.raises(UsageError, match=r"temperature: 3 and a logit_loss.*logit_loss\.init_args\.temperature"):
-        method(temperature=3.0, logit_loss=SoftTargets(2.0))
+def test_the_temperature_of_the_method_is_that_of_its_logit_loss():
+    assert method(temperature=3.0, logit_loss=SoftTargets(2.0)).logit_loss.temperature == 3.0
+    assert method(temperature=3.0, logit_loss=DIST()).logit_loss.temperature == 3.0
+    assert method(temperature=3.0, logit_loss=LinearWarmup(SoftTargets())).logit_loss.loss.temperature == 3.0
+
+
+def test_a_logit_loss_without_a_temperature_cannot_get_one():
+    with pytest.raises(UsageError, match=r"temperature is 3, but MultiLevelKD has no single.*temperature: null"):
+        method(temperature=3.0, logit_loss=MultiLevelKD())
 
 
 def test_a_logit_loss_brings_its_own_temperature():
     assert method(logit_loss=SoftTargets(2.5)).logit_loss.temperature == 2.5
     assert method().logit_loss.temperature == 4.0
     assert method(temperature=1).logit_loss.temperature == 1
+
+
+def test_a_term_of_weight_zero_is_left_out():
+    for weights, kept in (({"alpha": 0.0}, "logit"), ({"alpha": 1.0}, "label")):
+        assert list(method(**weights).losses(Outputs(STUDENT), Outputs(TEACHER), batch(torch.tensor([0])))) == [kept]
+
+
+def test_both_weights_zero_leave_nothing_to_learn():
+    with pytest.raises(UsageError, match="label_weight and logit_weight are both 0"):
+        method(label_weight=0.0, logit_weight=0.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -2.0])

@@ -49,5 +49,5 @@ def test_alpha_outside_of_zero_to_one_is_an_error_with_its_value(alpha):
 @pytest.mark.parametrize("name", ["label_weight", "logit_weight"])
 def test_a_negative_or_endless_weight_is_an_error_with_its_name_and_value(name, weight):
     given = {"label_weight": None, "logit_weight": None, name: weight}
-    with pytest.raises(UsageError, match=f"{name} is {weight:g}, but it must be 0 or more"):
+    with pytest.raises(UsageError, match=f"{name} is {weight:g}, but it must be a finite number, 0 or more"):
         term_weights(None, **given, default=DEFAULT)

@@ -50,7 +50,7 @@ def check(fit, caplog):
     """Check a teacher that answers as the given function; return the report, the log lines and the logged rows."""
 
     def run(answer, data=None, **arguments):
-        method = LogitMatching(student=DigitsConv(), num_classes=10, teacher=FrozenTeacher(Stub(answer)))
+        method = LogitMatching(student=DigitsConv(), teacher=FrozenTeacher(Stub(answer)))
         callback, rows = TeacherCheck(), Rows()
         with caplog.at_level(logging.INFO, "kdlab"):
             fit(method, data, callbacks=[callback], logger=rows, max_epochs=1, limit_train_batches=1, **arguments)
@@ -153,7 +153,7 @@ def test_the_check_never_reads_the_test_split(check, good, monkeypatch):
 def test_the_check_leaves_teacher_student_and_random_numbers_alone(fit):
     def train(callbacks):
         torch.manual_seed(0)
-        method = LogitMatching(student=DigitsConv(), num_classes=10, teacher=FrozenTeacher(DigitsConv()))
+        method = LogitMatching(student=DigitsConv(), teacher=FrozenTeacher(DigitsConv()))
         before = digest(method.teacher)
         fit(method, callbacks=callbacks, max_epochs=1)
         assert digest(method.teacher) == before
@@ -164,5 +164,5 @@ def test_the_check_leaves_teacher_student_and_random_numbers_alone(fit):
 
 def test_a_method_without_a_teacher_is_not_checked(fit):
     callback = TeacherCheck()
-    fit(IndependentStudent(student=DigitsConv(), num_classes=10), callbacks=[callback], max_epochs=1)
+    fit(IndependentStudent(student=DigitsConv()), callbacks=[callback], max_epochs=1)
     assert callback.report == {}

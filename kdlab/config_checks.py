@@ -1,0 +1,92 @@
+"""What is looked at in a parsed config before anything is built: numbers nobody means, classes that are not the data's.
+
+A config here is jsonargparse's Namespace of one verb.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from jsonargparse import Namespace
+from torch import nn
+
+from kdlab.errors import UsageError
+
+MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
+
+
+class NetworkSlot(NamedTuple):
+    """A network somewhere in the model section of a config."""
+
+    key: str  # as the user writes it
+    config: Namespace  # class_path and init_args
+    in_list: bool
+
+
+def check_config(config: Namespace) -> None:
+    """Refuse what Lightning takes and nobody means, and networks that contradict the data.
+
+    Raises:
+        UsageError: for the first such value.
+    """
+    epochs = config.trainer.max_epochs
+    if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
+        raise UsageError(f"trainer.max_epochs is {epochs}, but a run has 1 to {MOST_EPOCHS:,} epochs")
+    precision = str(config.trainer.precision)
+    if precision.endswith("-true") and precision != "32-true":
+        raise UsageError(f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true")
+    data = import_class(config.data.class_path)
+    for slot in network_slots(config.model, "model"):
+        _fit_to_data(slot, data)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch or numpy cannot take.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UsageError(f"seed_everything is {seed}, but it must be an integer of 0 or more, below 2^32")
+
+
+def network_slots(node: object, key: str, in_list: bool = False) -> Iterator[NetworkSlot]:
+    """Find the networks in a part of a config: everything that is built with a number of classes."""
+    if isinstance(node, list):
+        for number, item in enumerate(node):
+            yield from network_slots(item, f"{key}[{number}]", in_list=True)
+    if not isinstance(node, Namespace) or "class_path" not in node or "init_args" not in node:
+        return
+    if "num_classes" in node.init_args and issubclass(import_class(node.class_path), nn.Module):
+        yield NetworkSlot(key, node, in_list)
+    for name, value in vars(node.init_args).items():
+        yield from network_slots(value, f"{key}.{name}", in_list)
+
+
+def import_class(class_path: str) -> type:
+    """The class that a config names."""
+    module, _, name = class_path.rpartition(".")
+    cls: type = getattr(importlib.import_module(module), name)
+    return cls
+
+
+def _fit_to_data(slot: NetworkSlot, data: type) -> None:
+    """Refuse classes or channels that were given and are not the data's; fill them in where no link reaches: in lists.
+
+    A link would replace what was given without a word.
+    """
+    network = import_class(slot.config.class_path)
+    parameters = inspect.signature(network).parameters
+    arguments: Any = slot.config.init_args
+    for name in ("num_classes", "in_channels"):
+        given, wanted = arguments.get(name), getattr(data, name, None)
+        if given is None or not isinstance(wanted, int) or name not in parameters:
+            continue
+        if given not in (wanted, parameters[name].default):
+            raise UsageError(
+                f"{network.__name__} is given {name}: {given}, but {data.__name__} has {wanted}; "
+                f"leave {slot.key}.init_args.{name} out"
+            )
+        if slot.in_list:
+            arguments[name] = wanted

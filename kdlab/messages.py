@@ -1,0 +1,63 @@
+"""What the command line says: errors as one line with an exit code, and kdlab's messages without Lightning's."""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
+
+from kdlab.errors import KDLabError, UsageError
+
+
+def report(error: Exception) -> int:
+    """Print what the user must know and return the exit code."""
+    if os.environ.get("KDLAB_DEBUG"):
+        traceback.print_exception(error)
+    code, message = explained(error)
+    if code == 1 and not os.environ.get("KDLAB_DEBUG"):
+        traceback.print_exception(error)
+    print(f"kdlab: error: {message}", file=sys.stderr)
+    return code
+
+
+def explained(error: Exception) -> tuple[int, str]:
+    """Exit code and one line for an error, whoever raised it."""
+    ours = our_error(error)
+    if ours is not None:
+        return ours.exit_code, " ".join(str(ours).split())
+    if isinstance(error, MisconfigurationException):
+        return UsageError.exit_code, " ".join(str(error).split())
+    if isinstance(error, PermissionError):
+        return UsageError.exit_code, f"no permission for {error.filename}; choose another folder or change its mode"
+    return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
+
+
+def our_error(error: BaseException | None) -> KDLabError | None:
+    """The first error of ours among an error and its causes: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, KDLabError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def set_up_messages() -> None:
+    """Let kdlab's own messages through, and quiet what Lightning says to advertise or to itself."""
+    logger = logging.getLogger("kdlab")
+    handler = logging.StreamHandler()  # anew for each call: it keeps the stderr of its making
+    handler.setFormatter(logging.Formatter("kdlab: %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*LightningCLI's args parameter is intended.*",  # `main` always gives them
+        ".*does not have many workers.*",  # there are none: the data are in memory
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # our metrics are already global
+        ".*in eval mode at the start of training.*",  # the teacher; that is its place
+        ".*is smaller than the logging interval.*",
+        ".*The number of training batches.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

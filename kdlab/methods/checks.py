@@ -1,0 +1,91 @@
+"""Checks before and during training: do the networks fit the data, are the numbers numbers."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from kdlab.errors import KDLabError, NumericalError, UsageError
+from kdlab.teachers import Teacher
+from kdlab.types import Batch
+
+
+def blank_batch(image_shape: tuple[int, int, int], like: nn.Module, images: int = 1) -> Batch:
+    """Return a batch of black images, where the parameters of `like` are and of their type.
+
+    Args:
+        image_shape: (C, H, W).
+        like: a module.
+        images: B.
+    """
+    parameter = next(like.parameters(), torch.zeros(0))
+    image = torch.zeros(images, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    zeros = torch.zeros(images, dtype=torch.long, device=parameter.device)
+    return Batch(image, zeros, zeros, zeros)
+
+
+@contextmanager
+def looking_only(*modules: nn.Module) -> Iterator[None]:
+    """Run the block without gradients and with `modules` in eval mode; afterwards each part is in its mode again."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    for part in modes:
+        part.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def try_network(network: nn.Module, slot: str, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Answer one blank image, so that a network that does not fit the data is found before anything is written.
+
+    Args:
+        network: image -> logits, or a teacher.
+        slot: where the config names it, as ``model.student``.
+        image_shape: (C, H, W) of the data.
+        num_classes: K of the data.
+
+    Raises:
+        UsageError: if it cannot read such images, or has another number of classes.
+    """
+    batch = blank_batch(image_shape, like=network)
+    name = "the teacher" if isinstance(network, Teacher) else type(network).__name__
+    try:
+        with looking_only(network):
+            logits = network(batch).logits if isinstance(network, Teacher) else network(batch.image)
+    except KDLabError:
+        raise
+    except RuntimeError as error:
+        shape = "x".join(map(str, image_shape))
+        raise UsageError(
+            f"{name} cannot read {shape} images (channels x height x width): {str(error).splitlines()[0]}; "
+            f"choose a network made for this size in {slot}, or set its in_channels: {image_shape[0]}"
+        ) from error
+    if logits.shape != (1, num_classes):
+        slot = f"{slot}.network" if isinstance(network, Teacher) else slot
+        raise UsageError(
+            f"{name} returns {logits.shape[-1]} logits but the data has {num_classes} classes; "
+            f"set {slot}.init_args.num_classes: {num_classes}"
+        )
+
+
+def check_finite(values: Mapping[str, float], where: str) -> None:
+    """Stop when a loss is no number.
+
+    Args:
+        values: losses by name.
+        where: in words, as ``step 3 (epoch 0)``.
+
+    Raises:
+        NumericalError: for the first one that is not finite.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise NumericalError(
+                f"{name} is {value} at {where}; lower the learning rate or the term's weight, or train in float32. "
+                "The last resume point is from before"
+            )

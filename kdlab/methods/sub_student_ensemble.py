@@ -1,0 +1,148 @@
+"""Several small students instead of one large one, each trained by any method.
+
+Shapes: B images per member, M members, C channels, H x W pixels, K classes.
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kdlab.errors import UsageError
+from kdlab.methods.base import Method
+from kdlab.models.ensemble import Combination, Fusion, NetworkEnsemble, combine
+from kdlab.teachers import FrozenTeacher, Teacher
+from kdlab.types import Batch, Outputs
+
+NO_TEACHER = Outputs(torch.empty(0))  # the answer to a member that has none, and does not read it
+
+
+class SubStudentEnsemble(Method):
+    """Train several students side by side and let them answer together: an ensemble of methods is a method.
+
+    Each member keeps its own loss, teacher and adapters, starts from other random weights and sees the images in
+    another order and under other views: it learns as it would alone. Its terms are logged as
+    ``train/member<m>_<term>_loss``; the ensemble's metrics, each member's accuracy and their pairwise disagreement
+    are logged in validation and test. Optimizer and schedule are the ensemble's; those of a member are not used.
+
+    A step takes `data.batch_size` images for each member. Members of equal architecture, and without tapped layers,
+    run as one computation where that is faster. Members that name the same teacher checkpoint share one teacher.
+
+    Args:
+        members: two methods or more.
+        combination: how the members' answers become one: their mean probabilities or logits, or a vote.
+        fusion: whether members of equal architecture run as one computation: auto, always or never.
+    """
+
+    def __init__(
+        self,
+        members: list[Method],
+        combination: Combination = "mean_probabilities",
+        fusion: Fusion = "auto",
+        **kwargs: Any,
+    ) -> None:
+        if len(members) < 2:
+            raise UsageError(f"SubStudentEnsemble got {len(members)} member(s); list two or more, or run one alone")
+        if any(isinstance(member, SubStudentEnsemble) for member in members):
+            raise UsageError("a member is an ensemble itself; list its members in its place")
+        network = NetworkEnsemble([member.student for member in members], combination, fusion)
+        super().__init__(student=network, teacher=_share_teacher(members), **kwargs)
+        self.methods = nn.ModuleList(members)
+        self.combination: Combination = combination
+        self.streams = len(members)
+        self.member_names = tuple(f"member{m}" for m in range(len(members)))
+
+    @property
+    def _methods(self) -> list[Method]:
+        return cast("list[Method]", list(self.methods))
+
+    def ask_student(self, batch: Batch) -> Outputs:
+        """Return the outputs of each member for its part of the batch; ``logits`` ``[M * B, K]`` has them in a row."""
+        if any(member.taps.layers or type(member).ask_student is not Method.ask_student for member in self._methods):
+            members = tuple(member.ask_student(part) for member, part in self._parts(batch))
+        else:
+            images = batch.image.unflatten(0, (self.streams, -1))
+            members = tuple(Outputs(logits) for logits in self._network.members(images))
+        return Outputs(torch.cat([member.logits for member in members]), members=members)
+
+    @torch.no_grad()
+    def ask_teacher(self, batch: Batch) -> Outputs | None:
+        """Return what each member's teacher says about the member's part of the batch; a shared one is asked once."""
+        if self.teacher is None:
+            answers = (member.ask_teacher(part) for member, part in self._parts(batch))
+            return NO_TEACHER._replace(members=tuple(answer or NO_TEACHER for answer in answers))
+        outputs = self.teacher(batch)
+        return cast("Outputs", outputs)._replace(members=tuple(_chunks(outputs, self.streams)))
+
+    def losses(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms of all members, by member."""
+        assert teacher is not None
+        terms = {}
+        for m, (member, part) in enumerate(self._parts(batch)):
+            own_teacher = None if member.teacher is None else teacher.members[m]
+            for name, term in member.losses(student.members[m], own_teacher, part).items():
+                terms[f"member{m}_{name}"] = term
+        return terms
+
+    def evaluate(self, image: Tensor) -> Outputs:
+        """Return the ensemble's answer to ``[B, C, H, W]`` images, and the members'."""
+        logits = self._network.members(image)
+        return Outputs(combine(logits, self.combination), members=tuple(Outputs(answer) for answer in logits))
+
+    def setup(self, stage: str) -> None:
+        """Set up the members, then the ensemble."""
+        for member in self._methods:
+            member.trainer = self.trainer
+            member.setup(stage)
+        super().setup(stage)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let the members know where the run is."""
+        for member in self._methods:
+            member.on_train_batch_start(batch, batch_idx)
+        super().on_train_batch_start(batch, batch_idx)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step; then the members' teachers that learn do so."""
+        super().optimizer_step(*args, **kwargs)
+        for member in self._methods:
+            if member.teacher is not None:
+                member.teacher.update(member.student)
+
+    def unsaved(self) -> Iterator[str]:
+        """No teachers, and the members' students only once: as networks of the ensemble."""
+        yield from super().unsaved()
+        for m in range(len(self.methods)):
+            yield f"methods.{m}.student."
+
+    @property
+    def _network(self) -> NetworkEnsemble:
+        return cast("NetworkEnsemble", self.student)
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[Method, Batch]]:
+        """Each member with its part of the batch."""
+        parts = zip(*(tensor.chunk(self.streams) for tensor in batch), strict=True)
+        return zip(self._methods, (Batch(*part) for part in parts), strict=True)
+
+
+def _chunks(outputs: Outputs, members: int) -> Iterator[Outputs]:
+    """The outputs of each member's part of the batch, views of the whole."""
+    for m, logits in enumerate(outputs.logits.chunk(members)):
+        yield Outputs(logits, {name: feature.chunk(members)[m] for name, feature in outputs.features.items()})
+
+
+def _share_teacher(members: list[Method]) -> Teacher | None:
+    """Let all members use one teacher object, if they all name the same trained network; return it."""
+    first = members[0].teacher
+    layers: dict[str, None] = {}
+    for member in members:
+        teacher = member.teacher
+        if not (isinstance(first, FrozenTeacher) and isinstance(teacher, FrozenTeacher) and first.equals(teacher)):
+            return None
+        layers |= dict.fromkeys(teacher.taps.layers)
+    assert isinstance(first, FrozenTeacher)
+    first.tap(list(layers))
+    for member in members:
+        member.teacher = first
+    return first

@@ -1,0 +1,68 @@
+"""How many multiply-adds one training image costs: student forward and backward, teacher forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from kdlab.profiling.isolation import isolated, noise_image
+from kdlab.profiling.own_count import MultiplyAdds, attention_as_products
+
+
+@dataclass(frozen=True)
+class TrainingMACs:
+    """Multiply-adds per training image; loss, regressors and optimizer are not in it.
+
+    Attributes:
+        student_forward_macs: of the student's answer.
+        student_backward_macs: of the gradients of its weights, and of its layers' inputs where something before
+            them is trained: about twice the forward pass.
+        teacher_forward_macs: of the answers of all networks of the teacher; 0 without a teacher. A teacher that
+            remembers its answers computes less.
+    """
+
+    student_forward_macs: int
+    student_backward_macs: int
+    teacher_forward_macs: int
+
+    @property
+    def total(self) -> int:
+        """Of one image in one step."""
+        return self.student_forward_macs + self.student_backward_macs + self.teacher_forward_macs
+
+
+def training_macs(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, int, int]) -> TrainingMACs:
+    """Count one training image of ``(C, H, W)`` on copies of the networks.
+
+    Args:
+        student: what is trained; parameters that need no gradient cost none.
+        teacher: a network, or a teacher: the networks in it are counted.
+        image_shape: (C, H, W).
+    """
+    with isolated(student) as network:
+        forward, backward = _count(network, noise_image(network, image_shape))
+    asked = 0
+    for answering in [] if teacher is None else teacher_networks(teacher):
+        with isolated(answering) as network:
+            asked += _count(network.requires_grad_(False), noise_image(network, image_shape))[0]
+    return TrainingMACs(forward, backward, asked)
+
+
+def teacher_networks(teacher: nn.Module) -> list[nn.Module]:
+    """Return the networks that answer in `teacher`: its ``network``, or those of its parts, or itself."""
+    own = getattr(teacher, "network", None)
+    if isinstance(own, nn.Module):
+        return [own]
+    nested = [child for child in teacher.modules() if isinstance(getattr(child, "network", None), nn.Module)]
+    return [child.network for child in nested] or [teacher]  # type: ignore[misc]
+
+
+def _count(network: nn.Module, image: Tensor) -> tuple[int, int]:
+    """Forward and backward of one image. Eval mode multiplies as much as training mode and needs no second image."""
+    with attention_as_products(), MultiplyAdds() as counter:
+        logits = network(image)
+        forward = counter.macs
+        if logits.requires_grad:
+            logits.sum().backward()
+    return forward, counter.macs - forward

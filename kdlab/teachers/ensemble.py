@@ -1,0 +1,82 @@
+"""Several teachers as one.
+
+Shapes: B images, K classes, M teachers.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdlab.errors import UsageError
+from kdlab.teachers.base import Teacher
+from kdlab.types import Batch, Outputs
+
+
+class TeacherEnsemble(Teacher):
+    r"""The mean answer of several teachers; what each of them said stays visible as a member.
+
+    Averaging probabilities and averaging logits are different things: the first lets a confident teacher count for
+    what it says, the second is the geometric mean of the probabilities. Answers are logits in either case: of
+    softened probabilities, :math:`T \log \frac1M \sum_m \sigma(z_m / T)`, which a loss of temperature T turns into
+    the mean of the teachers' softened probabilities.
+
+    Source: Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network, 2015, section 2 (either mean).
+
+    Args:
+        teachers: two or more.
+        average: what is averaged.
+        temperature: of the probabilities that are averaged; None for that of the method's loss.
+
+    Raises:
+        UsageError: if there are fewer than two teachers, or the temperature is not positive.
+    """
+
+    def __init__(
+        self,
+        teachers: list[Teacher],
+        average: Literal["probabilities", "logits"] = "probabilities",
+        temperature: float | None = None,
+    ) -> None:
+        super().__init__()
+        if len(teachers) < 2:
+            raise UsageError(f"TeacherEnsemble got {len(teachers)} teacher(s); list two or more, or use one without it")
+        if any(teacher.learns for teacher in teachers):
+            raise UsageError("a teacher that learns along with the student cannot be part of a TeacherEnsemble")
+        if temperature is not None and not 0 < temperature < float("inf"):
+            raise UsageError(f"temperature is {temperature:g}, but it must be positive, or null for the loss's")
+        self.teachers = nn.ModuleList(teachers)
+        self.average = average
+        self.temperature = temperature
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Answer with the mean ``[B, K]`` logits and the members' outputs."""
+        members = tuple(teacher(batch) for teacher in self.teachers)
+        logits = torch.stack([member.logits.float() for member in members])
+        return Outputs(self._mean(logits), members=members)
+
+    def _mean(self, logits: Tensor) -> Tensor:
+        if self.average == "logits":
+            return logits.mean(dim=0)
+        temperature = 1.0 if self.temperature is None else self.temperature
+        log_p = torch.log_softmax(logits / temperature, dim=-1)
+        return temperature * (torch.logsumexp(log_p, dim=0) - torch.tensor(float(len(logits))).log())
+
+    @property
+    def ready(self) -> bool:
+        """Whether all teachers are."""
+        return all(teacher.ready for teacher in self._all())
+
+    def load(self) -> None:
+        """Load all teachers."""
+        for teacher in self._all():
+            teacher.load()
+
+    def soften(self, temperature: float) -> None:
+        """Average at this temperature, unless another one was given."""
+        if self.temperature is None:
+            self.temperature = temperature
+
+    def _all(self) -> Sequence[Teacher]:
+        return list(self.teachers)  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+"""The figures: what they show, how large they are, and that they need nothing but the results."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="figures need matplotlib")
+
+from kdlab.analysis import Answers, Calibration, CKAMatrix, Confusion, SampleDivergences
+from kdlab.analysis import figures as draw
+from kdlab.errors import UsageError
+
+
+def render(figure):
+    """Draw it as PNG and SVG; return the texts it shows."""
+    for suffix in ("png", "svg"):
+        file = io.BytesIO()
+        figure.savefig(file, format=suffix)
+        assert file.tell() > 1000
+    return [text.get_text() for axis in figure.axes for text in axis.findobj(match=_is_text)]
+
+
+def _is_text(artist):
+    return hasattr(artist, "get_fontsize")
+
+
+@pytest.fixture
+def confusions(made):
+    return Confusion.from_logits(made.student, made.labels), Confusion.from_logits(made.teacher, made.labels)
+
+
+@pytest.fixture
+def answers(made):
+    return Answers("distilled", made.student, made.labels, made.teacher, made.features, made.features)
+
+
+def test_every_figure_is_ten_centimetres_wide_has_labelled_axes_and_says_n(answers):
+    figures = draw.draw_all(answers)
+    assert set(figures) == {
+        "reliability_student", "reliability_teacher", "confusion", "accuracy_by_class", "kl_by_sample", "cka",
+    }  # fmt: skip
+    for figure in figures.values():
+        assert figure.get_size_inches()[0] * 2.54 == pytest.approx(10)
+        texts = render(figure)
+        assert any("n = 200" in text for text in texts)
+        shared = [axis for axis in figure.axes if axis.get_subplotspec() and axis.get_subplotspec().is_last_row()]
+        assert all(axis.get_xlabel() for axis in shared if axis.get_label() != "<colorbar>")
+        assert figure.axes[0].get_ylabel()
+        # letters below 7 points do not read well in print
+        sizes = [text.get_fontsize() for text in figure.findobj(match=_is_text)]
+        assert min(sizes) >= 7
+
+
+def test_without_teacher_and_layers_only_the_students_reliability_is_drawn(made):
+    assert list(draw.draw_all(Answers("alone", made.student, made.labels))) == ["reliability_student"]
+
+
+def test_the_reliability_bars_are_the_accuracies_of_the_bins(made):
+    calibration = Calibration.from_logits(made.student, made.labels)
+    upper, lower = draw.reliability_diagram(calibration, "student").axes
+    heights = [bar.get_height() for bar in upper.patches]
+    for height, accuracy in zip(heights, calibration.bins.accuracy, strict=True):
+        assert np.isnan(height) if accuracy is None else height == accuracy
+    assert [bar.get_height() * 200 for bar in lower.patches] == pytest.approx(list(calibration.bins.count))
+    assert f"ECE {calibration.ece:.3f}" in upper.get_title()
+
+
+def test_the_teachers_matrix_stands_left_and_rows_are_shares(confusions):
+    student, teacher = confusions
+    left, right = draw.confusion_matrices(student, teacher).axes[:2]
+    for axis, confusion, role in ((left, teacher, "teacher"), (right, student, "student")):
+        assert axis.get_title() == f"{role}, n = 200"
+        shown = axis.images[0].get_array()
+        np.testing.assert_allclose(shown, confusion.matrix / confusion.matrix.sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(np.diag(shown), confusion.accuracy)
+        assert axis.images[0].get_clim() == (0, 1)
+
+
+def test_class_names_are_shown_where_they_fit_and_indices_where_not(confusions):
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog"]
+    figure = draw.confusion_matrices(*confusions, class_names=names)
+    assert set(names) <= set(render(figure))
+    many = Confusion.from_logits(np.random.default_rng(0).standard_normal((300, 100)), np.arange(300) % 100)
+    figure = draw.confusion_matrices(many, many, class_names=[f"name {i}" for i in range(100)])
+    texts = render(figure)
+    assert "90" in texts
+    assert not any("name" in text for text in texts)
+
+
+def test_accuracy_bars_stand_by_class_teacher_first(confusions):
+    student, teacher = confusions
+    (axis,) = draw.per_class_accuracy(student, teacher).axes
+    assert [bar.get_height() for bar in axis.patches] == [*teacher.accuracy, *student.accuracy]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["teacher", "student"]
+
+
+def test_every_sample_is_in_both_histograms(made):
+    teacher = made.teacher.copy()
+    teacher[:5] = made.student[:5]  # a divergence of exactly 0 has no logarithm
+    samples = SampleDivergences.from_logits(made.student, teacher, made.labels)
+    (axis,) = draw.kl_histogram(samples).axes
+    counts = [patch.get_data().values for patch in axis.patches]
+    assert [count.sum() for count in counts] == [200, 200]
+    assert [count[0] for count in counts] == [5, 5]
+    assert axis.get_xscale() == "log"
+    assert "nats" in axis.get_xlabel()
+
+
+def test_the_heat_map_writes_values_and_leaves_constant_layers_empty(made):
+    cka = CKAMatrix.from_features({"stem": made.features["early"], "dead": np.ones((200, 2))}, made.features)
+    figure = draw.cka_heat_map(cka)
+    texts = render(figure)
+    assert {"1.00", "-", "stem", "dead", "early", "late"} <= set(texts)
+    assert figure.axes[0].get_title() == "linear CKA, n = 200"
+
+
+def test_a_split_without_samples_can_be_drawn(nothing):
+    logits, labels = nothing
+    features = {"a": np.zeros((0, 3))}
+    for figure in draw.draw_all(Answers("empty", logits, labels, logits, features, features)).values():
+        assert any("n = 0" in text for text in render(figure))
+
+
+def test_wrong_answers_are_an_error_before_anything_is_drawn(made):
+    with pytest.raises(UsageError, match="labels has 199 entries"):
+        draw.draw_all(Answers("wrong", made.student, made.labels[1:]))
+
+
+def test_matplotlib_settings_are_left_as_they_were(answers):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    draw.draw_all(answers)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_matplotlib_is_imported_by_the_first_figure_and_pyplot_never():
+    code = """
+import io, sys, numpy as np
+from kdlab.analysis import Answers, figures
+print([name for name in ("matplotlib", "lightning", "torchmetrics", "sklearn") if name in sys.modules])
+drawn = figures.draw_all(Answers("a", 5 * np.eye(3), np.arange(3), 9 * np.eye(3)))
+drawn["confusion"].savefig(io.BytesIO(), format="png")
+print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True False"]

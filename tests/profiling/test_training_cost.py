@@ -1,0 +1,176 @@
+"""Cost of a whole training, with and without a counter, in one piece and resumed."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from kdlab.data import Digits
+from kdlab.methods import IndependentStudent, LogitMatching
+from kdlab.models import DigitsConv
+from kdlab.profiling import NotMeasured, TrainingCost, training_cost
+from kdlab.teachers import FrozenTeacher
+
+STUDENT = 64 * 27 + 16 * 162 + 4 * 324 + 60  # multiply-adds of DigitsConv
+IMAGES = 10 * 18  # no validation
+
+
+class Counter:
+    """Draws 40 W, by the real clock."""
+
+    name = "a counter of 40 W"
+
+    def energy_mj(self):
+        return 40e3 * time.monotonic()
+
+    def conditions(self):
+        return {}
+
+
+@pytest.fixture
+def metered(monkeypatch):
+    monkeypatch.setattr(training_cost, "find_meter", lambda device: Counter())
+
+
+@pytest.fixture
+def unmetered(monkeypatch):
+    monkeypatch.setattr(training_cost, "find_meter", lambda device: NotMeasured("no counter"))
+
+
+def independent():
+    return IndependentStudent(student=DigitsConv(), num_classes=10)
+
+
+def train(cost, method=None, epochs=2, ckpt_path=None):
+    data = Digits(train_per_class=18, batch_size=20, val_fraction=0)
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=epochs, callbacks=[cost], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(method or independent(), datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+    return trainer
+
+
+@pytest.mark.usefixtures("metered")
+def test_energy_is_what_the_counter_says_over_the_training():
+    cost = TrainingCost()
+    begin = time.monotonic()
+    train(cost)
+    assert 0 < cost.result.train_s < time.monotonic() - begin
+    assert cost.result.train_watts == pytest.approx(40.0, rel=0.01)  # clock and counter are read one after the other
+    assert cost.result.train_energy_j == pytest.approx(40.0 * cost.result.train_s, rel=0.01)
+    assert cost.result.meter == "a counter of 40 W"
+    assert cost.result.reason is None
+    assert set(cost.as_metrics()) == {"profile/train_s", "profile/train_energy_j", "profile/train_watts", "profile/train_macs_per_epoch"}
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_without_a_counter_energy_is_null_with_a_reason_and_all_else_is_there():
+    cost = TrainingCost()
+    train(cost)
+    result = json.loads(json.dumps(cost.as_dict()))
+    assert (result["train_energy_j"], result["train_watts"], result["meter"]) == (None, None, None)
+    assert result["reason"] == "no counter"
+    assert result["train_s"] > 0
+    assert set(cost.as_metrics()) == {"profile/train_s", "profile/train_macs_per_epoch"}
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_multiply_adds_of_an_epoch_are_images_times_student_and_teacher():
+    cost = TrainingCost()
+    teacher = FrozenTeacher(DigitsConv())
+    train(cost, LogitMatching(student=DigitsConv(), num_classes=10, teacher=teacher))
+    assert cost.result.train_images == 2 * IMAGES
+    assert cost.result.images_per_epoch == IMAGES
+    backward = 2 * STUDENT - 64 * 27  # the image needs no gradient
+    assert cost.result.train_macs_per_epoch == IMAGES * (STUDENT + backward + STUDENT)
+    assert cost.as_dict()["per_image"] == {
+        "student_forward_macs": STUDENT, "student_backward_macs": backward, "teacher_forward_macs": STUDENT,
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("metered")
+def test_a_resumed_training_adds_up(tmp_path):
+    first = TrainingCost()
+    train(first).save_checkpoint(tmp_path / "half.ckpt")
+    second = TrainingCost()
+    train(second, epochs=5, ckpt_path=tmp_path / "half.ckpt")
+    assert second.result.train_images == 5 * IMAGES
+    assert second.result.images_per_epoch == IMAGES
+    assert second.result.train_s > first.result.train_s
+    assert second.result.train_energy_j == pytest.approx(40.0 * second.result.train_s, rel=0.01)
+
+
+def test_energy_that_is_missing_for_a_part_is_missing_for_the_whole(metered, monkeypatch, tmp_path):
+    monkeypatch.setattr(training_cost, "find_meter", lambda device: NotMeasured("no counter at first"))
+    train(TrainingCost(), epochs=1).save_checkpoint(tmp_path / "half.ckpt")
+    monkeypatch.setattr(training_cost, "find_meter", lambda device: Counter())
+    cost = TrainingCost()
+    train(cost, ckpt_path=tmp_path / "half.ckpt")
+    assert cost.result.train_energy_j is None
+    assert cost.result.reason == "no counter at first"
+
+
+@pytest.mark.usefixtures("metered")
+def test_a_checkpoint_in_the_middle_holds_what_was_spent_until_then():
+    class Saves(TrainingCost):
+        states: list
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.states.append(self.state_dict())
+
+    cost = Saves()
+    cost.states = []
+    train(cost, epochs=3)
+    assert [state["images"] for state in cost.states] == [IMAGES, 2 * IMAGES, 3 * IMAGES]
+    seconds = [state["seconds"] for state in cost.states]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] <= cost.result.train_s
+    assert all(s["energy_mj"] == pytest.approx(40e3 * s["seconds"], rel=0.01) for s in cost.states)
+
+
+@pytest.mark.usefixtures("metered")
+def test_several_processes_may_share_a_counter_so_their_energy_is_not_measured():
+    cost = TrainingCost()
+    cost.on_train_start(SimpleNamespace(world_size=4), SimpleNamespace(device=torch.device("cpu")))
+    assert cost.meter == NotMeasured("trained in 4 processes, which may share a counter")
+
+
+def test_a_counter_that_starts_again_is_read_in_between(monkeypatch):
+    reads = []
+    monkeypatch.setattr(Counter, "energy_mj", lambda self: reads.append(1) or 0.0)
+    monkeypatch.setattr(training_cost, "find_meter", lambda device: Counter())
+    monkeypatch.setattr(training_cost, "READ_EVERY_S", 0.0)
+    train(TrainingCost(), epochs=1)
+    assert len(reads) >= 2 + 9  # nine batches, start and end
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_a_student_that_cannot_be_counted_costs_the_figure_and_not_the_run(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(training_cost, "training_macs", fail)
+    cost = TrainingCost()
+    train(cost, epochs=1)
+    assert cost.result.train_macs_per_epoch is None
+    assert cost.result.macs_reason == "RuntimeError: no such operator"
+    assert "profile/train_macs_per_epoch" not in cost.as_metrics()
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_counting_the_cost_leaves_the_training_as_it_is():
+    def weights(cost):
+        torch.manual_seed(1)
+        method = independent()
+        train(cost, method)
+        return method.state_dict()
+
+    class Nothing(pl.Callback):
+        pass
+
+    torch.testing.assert_close(weights(TrainingCost()), weights(Nothing()), rtol=0, atol=0)

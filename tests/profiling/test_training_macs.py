@@ -1,0 +1,81 @@
+"""A training image's multiply-adds: student forward and backward, teacher forward."""
+
+import pytest
+import torch
+from torch import nn
+
+from kdlab.models import DigitsConv, MobileNetV2, ResNet20
+from kdlab.profiling.training_macs import teacher_networks, training_macs
+
+DIGITS = (1, 8, 8)
+STUDENT = 64 * 27 + 16 * 162 + 4 * 324 + 60
+
+
+def test_a_students_backward_is_twice_its_forward_less_the_image():
+    macs = training_macs(DigitsConv(), None, DIGITS)
+    assert macs.student_forward_macs == STUDENT
+    assert macs.student_backward_macs == 2 * STUDENT - 64 * 27
+    assert macs.teacher_forward_macs == 0
+    assert macs.total == 3 * STUDENT - 64 * 27
+
+
+def test_a_depthwise_network_costs_about_three_forwards_in_training():
+    macs = training_macs(MobileNetV2(), None, (3, 32, 32))
+    first = 16 * 16 * 16 * 27  # the first convolution, whose input needs no gradient
+    assert macs.student_backward_macs == 2 * macs.student_forward_macs - first
+    assert macs.student_forward_macs == pytest.approx(6.52e6, abs=5e3)
+
+
+def test_a_student_with_everything_frozen_but_its_last_layer_costs_one_small_gradient():
+    student = DigitsConv().requires_grad_(False)
+    student.fc.requires_grad_(True)
+    assert training_macs(student, None, DIGITS).student_backward_macs == 60
+    assert training_macs(student.requires_grad_(False), None, DIGITS).student_backward_macs == 0
+
+
+class Holder(nn.Module):
+    """A teacher with one network."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch):
+        raise AssertionError("a teacher that remembers its answers must not be asked about noise")
+
+
+class Several(nn.Module):
+    """A teacher of teachers."""
+
+    def __init__(self, *teachers):
+        super().__init__()
+        self.teachers = nn.ModuleList(teachers)
+
+
+def test_the_networks_of_a_teacher_are_found_without_asking_it():
+    a, b = DigitsConv(), DigitsConv(widths=(8, 8, 8))
+    assert teacher_networks(a) == [a]
+    assert teacher_networks(Holder(a)) == [a]
+    assert teacher_networks(Several(Holder(a), Several(Holder(b)))) == [a, b]
+
+
+def test_a_teacher_costs_the_forward_pass_of_each_of_its_networks():
+    one = training_macs(DigitsConv(), Holder(DigitsConv()), DIGITS)
+    three = training_macs(DigitsConv(), Several(Holder(DigitsConv()), Holder(DigitsConv()), Holder(DigitsConv())), DIGITS)
+    assert one.teacher_forward_macs == STUDENT
+    assert three.teacher_forward_macs == 3 * STUDENT
+    assert training_macs(ResNet20(), ResNet20(), (3, 32, 32)).teacher_forward_macs == pytest.approx(40.8e6, abs=5e4)
+
+
+def test_counting_leaves_both_networks_as_they_were():
+    student, teacher = DigitsConv().train(), DigitsConv().eval()
+    before = [tensor.clone() for network in (student, teacher) for tensor in network.state_dict().values()]
+    state = torch.random.get_rng_state()
+    with torch.inference_mode():  # as in a test loop
+        training_macs(student, Holder(teacher), DIGITS)
+    after = [tensor for network in (student, teacher) for tensor in network.state_dict().values()]
+    assert all(a.equal(b) for a, b in zip(before, after, strict=True))
+    assert student.training
+    assert not teacher.training
+    assert all(p.grad is None and p.requires_grad for p in student.parameters())
+    assert torch.random.get_rng_state().equal(state)

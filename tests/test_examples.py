@@ -1,0 +1,50 @@
+"""The scripts under docs/examples run and print what they promise."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+
+
+def run(script: str) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, EXAMPLES / script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def standardization_tables() -> dict[str, dict[str, list[str]]]:
+    """title of the table -> role -> its cells."""
+    tables = {}
+    for table in run("logit_standardization.py").strip().split("\n\n"):
+        title, *rows = table.splitlines()
+        tables[title[:12].strip()] = {row[:12].strip(): row[12:].split(maxsplit=3) for row in rows}
+    return tables
+
+
+# answer, KL, KL of standardised logits, ends of the standardised logits: the figures of the report
+@pytest.mark.parametrize(
+    ("table", "role", "cells"),
+    [
+        ("4 classes", "teacher", ["1", "-", "-", "[-1.34 ... -0.45]"]),
+        ("4 classes", "student A", ["2", "0.1749", "0.1347", "[-1.52 ... -0.25]"]),
+        ("4 classes", "student B", ["1", "0.3457", "0.0000", "[-1.34 ... -0.45]"]),
+        ("10 classes", "teacher", ["4", "-", "-", "[-1.07 ... 0.85]"]),
+        ("10 classes", "student A", ["9", "0.7192", "0.1923", "[-1.02 ... 1.91]"]),
+        ("10 classes", "student B", ["4", "1.2317", "0.0000", "[-1.07 ... 0.85]"]),
+    ],
+)
+def test_the_toy_example_of_logit_standardization_prints_the_published_figures(
+    standardization_tables, table, role, cells
+):
+    assert standardization_tables[table][role] == cells
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"logit_standardization.py"}
