@@ -21,10 +21,10 @@ from kdlab.config_checks import check_config, check_seed
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
-from kdlab.errors import UsageError
+from kdlab.errors import IntegrityError, UsageError
 from kdlab.messages import our_error, report, set_up_messages
 from kdlab.methods import Method
-from kdlab.parser import KDLabParser, brief, find_config
+from kdlab.parser import KDLabParser, brief, did_you_mean, find_config
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
 from kdlab.run.folder import RunFolder, newest
 from kdlab.run.metrics_csv import MetricsCSV
@@ -32,10 +32,12 @@ from kdlab.run.progress import EpochLines, progress_bar
 from kdlab.run.recipes import provide_teacher
 from kdlab.run.recorder import RunRecorder
 from kdlab.run.science import differences, science
+from kdlab.run.stopping import StopOnSignal
 from kdlab.run.summary import build_result, print_table, write_predictions, write_result
 from kdlab.run.teacher_check import TeacherCheck
 from kdlab.teachers import FrozenTeacher
 from kdlab.weights import load_weights, save_weights
+from kdlab.yaml_check import check_yaml
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # Lightning's pads the splits; BatchLoader shards them exactly
     "enable_model_summary": False,
 }
+VERBS = ["fit", "validate", "test", "predict"]
 PLACE_KEYS = ("ckpt_path", "weights_only")  # of one call, not of the run
 
 
@@ -132,8 +135,9 @@ class KDLabCLI(LightningCLI):
         callbacks = list(config.get("callbacks") or [])
         self.best, self.teacher_check = BestStudent(), TeacherCheck()
         callbacks += [self.best, self.teacher_check]
-        if not any(isinstance(callback, ResumePoint) for callback in callbacks):
-            callbacks.append(ResumePoint())
+        resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
+        callbacks = [*callbacks, *(point for point in resume_points if point not in callbacks)]
+        callbacks.append(StopOnSignal(resume_points[0]))
         bar = progress_bar() if config.get("enable_progress_bar") is not False else []
         self.recorder: RunRecorder | None = None
         loggers: list[Logger] = []
@@ -278,7 +282,13 @@ class KDLabCLI(LightningCLI):
             path = {None: folder.student, "best": folder.best, "last": folder.last}[ckpt_path]
         else:
             path = Path(str(ckpt_path))
-        card = load_weights(model.student, path)
+        try:
+            card = load_weights(model.student, path)
+        except IntegrityError as error:
+            raise IntegrityError(f"{error}. Train it with `fit`, or name other weights with --ckpt_path") from error
+        changes = differences(card["config"], science(self.resolved)) if "config" in card else []
+        if changes:
+            log.warning("%s was trained with another config: %s", path, "; ".join(changes))
         if "epoch" in card:
             log.info("student of epoch %d from %s", card["epoch"] + 1, path)
         return path
@@ -299,7 +309,7 @@ def main(args: Sequence[str] | None = None) -> int:
     set_up_messages()
     try:
         KDLabCLI(_prepared(arguments))
-    except SIGTERMException:
+    except SIGTERMException:  # before training, or in a test
         return 128 + signal.SIGTERM
     except SystemExit as end:
         # Lightning turns Ctrl-C into exit(1)
@@ -313,11 +323,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _prepared(arguments: list[str]) -> list[str]:
     """Find the configs that are meant by name, and remember whether the whole help is wanted."""
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        raise UsageError(f"there is no verb {arguments[0]}{did_you_mean(arguments[0], VERBS)}")
     KDLabParser.full_help = "--help_all" in arguments
     prepared = ["--help" if argument == "--help_all" else argument for argument in arguments]
     for i, argument in enumerate(prepared):
         if argument in ("--config", "-c") and i + 1 < len(prepared):
             prepared[i + 1] = find_config(prepared[i + 1])
+            check_yaml(Path(prepared[i + 1]))
         elif argument.startswith("--config="):
-            prepared[i] = f"--config={find_config(argument.removeprefix('--config='))}"
+            path = find_config(argument.removeprefix("--config="))
+            check_yaml(Path(path))
+            prepared[i] = f"--config={path}"
     return prepared

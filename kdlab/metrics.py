@@ -5,7 +5,7 @@ Shapes: B samples, K classes.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -86,13 +86,14 @@ class MemberMetrics(nn.Module):
             pairs = [first != second for first, second in itertools.combinations(answers, 2)]
             values.append(torch.stack(pairs))
         for mean, value in zip(self.means.values(), values, strict=True):
-            mean.update(value.double())
+            mean.update(value.double())  # type: ignore[operator]
 
     def compute(self) -> dict[str, Tensor]:
         """Return the shares since the last call, and start anew."""
-        shares = {key: mean.compute() for key, mean in self.means.items()}  # type: ignore[operator]
-        for mean in self.means.values():
-            mean.reset()  # type: ignore[operator]
+        means = cast("dict[str, MeanMetric]", dict(self.means.items()))
+        shares = {key: mean.compute() for key, mean in means.items()}
+        for mean in means.values():
+            mean.reset()
         return shares
 
 

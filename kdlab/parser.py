@@ -50,7 +50,7 @@ class KDLabParser(LightningArgumentParser):
             super().error(message, ex)
         if message.startswith("unrecognized arguments: --"):
             option = message.split()[2].split("=")[0]
-            raise UsageError(f"there is no option {option}{_did_you_mean(option, self._options())}")
+            raise UsageError(f"there is no option {option}{did_you_mean(option, self._options())}")
         raise UsageError(brief(message)) from ex
 
     def _options(self) -> list[str]:
@@ -91,7 +91,7 @@ def find_config(name: str) -> str:
     if (folder / f"{wanted}.yaml").is_file():
         return str(folder / f"{wanted}.yaml")
     known = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-    raise UsageError(f"there is no config {name}{_did_you_mean(wanted, known)}")
+    raise UsageError(f"there is no config {name}{did_you_mean(wanted, known)}")
 
 
 # lines in which jsonargparse tells how it tried, not what is wrong
@@ -127,7 +127,7 @@ def brief(message: str) -> str:
         elif not _NOISE.match(text):
             reasons.append(_plain(text, class_path))
     if not reasons:
-        hint = _did_you_mean(given, _known_classes()) or "; name it as module.Class"
+        hint = did_you_mean(given, _known_classes()) or "; name it as module.Class"
         reasons = [f"there is no class {given}{hint}" if given else message.strip().splitlines()[0]]
     key = ".".join(keys)
     line = f"{key}: " if key and key != "config" else ""
@@ -148,10 +148,10 @@ def _plain(text: str, class_path: str) -> str:
         missing = match[1].replace("fit.", "")
         return f"{missing} missing; give --config FILE, for example configs/digits/logit_matching.yaml"
     if match := _UNKNOWN_OPTION.match(text):
-        return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{_did_you_mean(match[1], _parameters(class_path))}"
+        return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{did_you_mean(match[1], _parameters(class_path))}"
     if match := re.match(r"^module '([^']+)' has no attribute '([^']+)'", text):
         public = getattr(importlib.import_module(match[1]), "__all__", ())
-        return f"{match[1]} has no {match[2]}{_did_you_mean(match[2], list(public))}"
+        return f"{match[1]} has no {match[2]}{did_you_mean(match[2], list(public))}"
     return text
 
 
@@ -178,7 +178,8 @@ def _known_classes() -> list[str]:
     return [name for module in modules for name in importlib.import_module(module).__all__]
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return the end of a message that names what is like `name` among the known names, or all if they are few."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return f"; did you mean {' or '.join(close)}?"

@@ -46,7 +46,7 @@ def test_an_unknown_argument_of_a_class_names_the_one_that_was_meant(parser):
 
 
 def test_an_argument_of_a_base_class_is_suggested_too(parser):
-    assert "did you mean num_classes" in mistake(parser, *MATCHING, "--model.num_clases", "2")
+    assert "did you mean lr_scheduler" in mistake(parser, *MATCHING, "--model.lr_shceduler", "2")
 
 
 def test_an_unknown_argument_in_a_nested_slot_is_named_with_its_slot(parser):

@@ -217,7 +217,8 @@ class ImageData(LightningDataModule):
         if self.batch_size * world_size > images:
             raise UsageError(
                 f"data.batch_size is {self.batch_size} on {world_size} process(es) but there are only "
-                f"{images} training images; give at most {images // world_size}"
+                f"{images} training images (val_fraction {self.val_fraction:g}, train_per_class "
+                f"{self.train_per_class or 'all'}); give at most {images // world_size}"
             )
 
     def teardown(self, stage: str | None = None) -> None:

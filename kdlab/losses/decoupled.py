@@ -35,6 +35,8 @@ class DecoupledKD(LogitLoss):
         UsageError: if `temperature` is not positive, or a weight is negative.
     """
 
+    temperature: float  # never None here
+
     def __init__(self, temperature: float = 4.0, alpha: float = 1.0, beta: float = 8.0) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)

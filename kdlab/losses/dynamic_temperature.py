@@ -40,6 +40,8 @@ class DynamicTemperature(LogitLoss):
         UsageError: if `temperature` is not positive.
     """
 
+    temperature: float  # never None here
+
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)

@@ -35,6 +35,8 @@ class SoftTargets(LogitLoss):
         UsageError: if `temperature` is not a positive number.
     """
 
+    temperature: float  # never None here
+
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
         self.temperature = positive_temperature(temperature)

@@ -33,12 +33,12 @@ class LinearWarmup(LogitLoss):
         self.factor = 1 / epochs
 
     @property
-    def temperature(self) -> float | None:  # type: ignore[override]  # a number that may be set, as in the base
+    def temperature(self) -> float | None:
         """That of the loss that is scaled."""
         return self.loss.temperature
 
     @temperature.setter
-    def temperature(self, temperature: float) -> None:
+    def temperature(self, temperature: float | None) -> None:
         self.loss.temperature = temperature
 
     def set_epoch(self, epoch: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdlab.errors import KDLabError, UsageError
+from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.losses import LogitLoss
 from kdlab.methods.checks import blank_batch, check_finite, looking_only, try_network
 from kdlab.methods.evaluation import Evaluation
@@ -24,6 +24,7 @@ from kdlab.metrics import EpochMeans
 from kdlab.models.taps import Taps
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
+from kdlab.weights import digest
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +59,15 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
     ) -> None:
         super().__init__()
         self.student = student
-        self.teacher = teacher
+        # whatever it was built with, it only answers: no part of it is trained or moves its statistics
+        self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.optimizer_factory = optimizer
         self.lr_scheduler_factory = lr_scheduler
         self.seed = seed
         self.train_means = EpochMeans()
         self._epoch_told = -1
+        self._teachers_digest: list[str] = []  # known when training starts
+        self._failed_loggers: list[object] = []
         self.tap()
 
     @abstractmethod
@@ -165,8 +169,13 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         `self.log` writes after the resume point of this step, and a kill in between would lose the row for good.
         """
         for logger in self.loggers:
-            logger.log_metrics({**values, "epoch": self.current_epoch}, step=step)
-            logger.save()
+            try:
+                logger.log_metrics({**values, "epoch": self.current_epoch}, step=step)
+                logger.save()
+            except Exception as error:  # a full disk, a lost server: training goes on
+                if logger not in self._failed_loggers:
+                    log.warning("%s cannot log (%s); training goes on without it", type(logger).__name__, error)
+                    self._failed_loggers.append(logger)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over everything that requires gradients; a frozen teacher does not."""
@@ -192,6 +201,8 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         with looking_only(self):
             batch = blank_batch(data.image_shape, like=self.student, images=self.streams)
             self.prepare(self.ask_student(batch), self.ask_teacher(batch))
+        unchanging = [part for part in self.modules() if isinstance(part, Teacher) and not part.learns]
+        self._teachers_digest = [digest(teacher) for teacher in unchanging]
         # DDP reads this: a teacher that never changes is equal everywhere and needs no broadcast
         tensors = [*self.named_parameters(), *self.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in tensors if name.startswith(tuple(self.unsaved()))]
@@ -220,15 +231,25 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             try_network(self.teacher, "model.teacher", image_shape, num_classes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the means of the unfinished epoch.
+        """Save the means of the unfinished epoch, and who taught in it.
 
         Raises:
             NumericalError: if a loss in it was no number; the checkpoint of before stays.
         """
+        checkpoint["teachers"] = self._teachers_digest
         state = checkpoint["train_means"] = self.train_means.state_dict()
         check_finite(dict(zip(state["names"], state["totals"].tolist(), strict=False)), "an unsaved step")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue the means of the unfinished epoch."""
+        """Continue the means of the unfinished epoch.
+
+        Raises:
+            IntegrityError: if the run had another teacher.
+        """
+        if checkpoint.get("teachers", self._teachers_digest) != self._teachers_digest:
+            raise IntegrityError(
+                "the run was started with another teacher: its weights have changed since. "
+                "Bring them back to continue, or leave --ckpt_path out to start a new run"
+            )
         if "train_means" in checkpoint:
             self.train_means.load_state_dict(checkpoint["train_means"], is_first_process=self.global_rank == 0)

@@ -5,6 +5,7 @@ Shapes: B images, features [B, C, H, W] or [B, D].
 
 from typing import Any
 
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from kdlab.errors import UsageError
@@ -50,18 +51,29 @@ class FeatureMatching(LogitMatching):
         self.layers = list(zip(student_layers, teacher_layers, strict=True))
         self.feature_loss = feature_loss
         self.feature_weight = nonnegative_weight(f"{self.term}_weight", feature_weight)
+        if not any((*self.weights, feature_weight)):
+            raise UsageError(
+                f"label_weight, logit_weight and {self.term}_weight are all 0, so there is nothing to learn; raise one"
+            )
         self.tap(student_layers, teacher_layers)
 
     def losses(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of `LogitMatching` that have a weight, and the feature term."""
         assert teacher is not None
-        terms = super().losses(student, teacher, batch)
+        return super().losses(student, teacher, batch) | {self.term: self.feature_term(student, teacher)}
+
+    def feature_term(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """Return the weighted sum over the pairs of layers.
+
+        Args:
+            student: features of the student's layers, with gradients.
+            teacher: features of the teacher's layers.
+        """
         pairs = [
             self.compare(student.features[mine], teacher.features[theirs], pair)
             for pair, (mine, theirs) in enumerate(self.layers)
         ]
-        terms[self.term] = self.feature_weight * sum(pairs[1:], start=pairs[0])
-        return terms
+        return self.feature_weight * sum(pairs[1:], start=pairs[0])
 
     def compare(self, student: Tensor, teacher: Tensor, pair: int) -> Tensor:
         """Return the unweighted loss of one pair of layers.
@@ -73,3 +85,14 @@ class FeatureMatching(LogitMatching):
         """
         loss: Tensor = self.feature_loss(student, teacher)
         return loss
+
+    @property
+    def reaches_whole_student(self) -> bool:
+        """Whether every step has a gradient for all parameters: features alone tell nothing to the layers above."""
+        return any(self.weights)
+
+    def setup(self, stage: str) -> None:
+        """Prepare for training, and let DDP know where a step reaches only a part of the student."""
+        super().setup(stage)
+        if stage == "fit" and isinstance(self.trainer.strategy, DDPStrategy) and not self.reaches_whole_student:
+            self.trainer.strategy._ddp_kwargs["find_unused_parameters"] = True

@@ -5,12 +5,12 @@ Shapes: B images, features [B, C, H, W] or [B, D].
 
 from typing import Any
 
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from kdlab.errors import UsageError
 from kdlab.losses import HintLoss
 from kdlab.methods.feature_matching import FeatureMatching
+from kdlab.methods.logit_matching import LogitMatching
 from kdlab.methods.weights import TermWeights
 from kdlab.models.adapters import HintRegressor
 from kdlab.teachers import Teacher
@@ -43,8 +43,8 @@ class HintTransfer(FeatureMatching):
         assert teacher is not None
         if not self.regressors:
             for mine, theirs in self.layers:
-                shapes = student.features[mine].shape[1:], teacher.features[theirs].shape[1:]
-                self.regressors.append(HintRegressor(*map(tuple, shapes)))
+                shape, target = student.features[mine].shape[1:], teacher.features[theirs].shape[1:]
+                self.regressors.append(HintRegressor(tuple(shape), tuple(target)))
 
     def compare(self, student: Tensor, teacher: Tensor, pair: int) -> Tensor:
         """Return the mean squared error after the regressor."""
@@ -72,7 +72,14 @@ class FitNet(HintTransfer):
         super().__init__(teacher, hint_weight=hint_weight, **kwargs)
         if hint_epochs < 1:
             raise UsageError(f"hint_epochs is {hint_epochs}, but stage one lasts 1 epoch or more; or use LogitMatching")
+        if not any(self.weights):
+            raise UsageError("label_weight and logit_weight are both 0, so stage two has nothing to learn; raise one")
         self.hint_epochs = hint_epochs
+
+    @property
+    def reaches_whole_student(self) -> bool:
+        """Stage one reaches the guided layer and what is below it, stage two no regressor."""
+        return False
 
     @property
     def in_stage_one(self) -> bool:
@@ -81,23 +88,21 @@ class FitNet(HintTransfer):
 
     def losses(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return the hint term in stage one, the label and the logit term in stage two."""
-        terms = super().losses(student, teacher, batch)
-        hint = terms.pop("hint")
-        return {"hint": hint} if self.in_stage_one else terms
+        assert teacher is not None
+        if self.in_stage_one:
+            return {"hint": self.feature_term(student, teacher)}
+        return LogitMatching.losses(self, student, teacher, batch)
 
     def setup(self, stage: str) -> None:
-        """See that both stages fit into the run."""
+        """See that both stages fit into the run; a rehearsal of a few batches may end in stage one."""
         super().setup(stage)
-        if stage != "fit":
-            return
         epochs = self.trainer.max_epochs
-        if epochs is not None and 0 < epochs <= self.hint_epochs:
+        rehearsal = isinstance(self.trainer.limit_train_batches, int)
+        if stage == "fit" and not rehearsal and epochs is not None and 0 < epochs <= self.hint_epochs:
             raise UsageError(
                 f"hint_epochs is {self.hint_epochs}, but the run has {epochs} epoch(s) for both stages; "
                 f"set trainer.max_epochs above {self.hint_epochs}"
             )
-        if isinstance(self.trainer.strategy, DDPStrategy):  # stage one reaches only a part of the student
-            self.trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Forget at the start of stage two what the optimizer knows of stage one."""

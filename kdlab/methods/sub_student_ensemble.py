@@ -62,7 +62,7 @@ class SubStudentEnsemble(Method):
         if any(member.taps.layers or type(member).ask_student is not Method.ask_student for member in self._methods):
             members = tuple(member.ask_student(part) for member, part in self._parts(batch))
         else:
-            images = batch.image.unflatten(0, (self.streams, -1))
+            images = batch.image.view(self.streams, -1, *batch.image.shape[1:])
             members = tuple(Outputs(logits) for logits in self._network.members(images))
         return Outputs(torch.cat([member.logits for member in members]), members=members)
 
@@ -135,14 +135,13 @@ def _chunks(outputs: Outputs, members: int) -> Iterator[Outputs]:
 def _share_teacher(members: list[Method]) -> Teacher | None:
     """Let all members use one teacher object, if they all name the same trained network; return it."""
     first = members[0].teacher
-    layers: dict[str, None] = {}
     for member in members:
         teacher = member.teacher
         if not (isinstance(first, FrozenTeacher) and isinstance(teacher, FrozenTeacher) and first.equals(teacher)):
             return None
-        layers |= dict.fromkeys(teacher.taps.layers)
     assert isinstance(first, FrozenTeacher)
-    first.tap(list(layers))
     for member in members:
+        assert isinstance(member.teacher, FrozenTeacher)
+        first.tap(member.teacher.taps.layers)
         member.teacher = first
     return first

@@ -72,7 +72,7 @@ class FusedNetworks:
         """Run a small part of a batch as `__call__` would, without any effect but `largest_map`.
 
         Raises:
-            NotFusable: if the forward code does what is not known to keep the members apart.
+            NotFusable: if the forward code does what is not known to keep the members apart, or fails.
         """
         image = image[..., :2, :, :, :]  # two, for batch norm in training
         sizes: list[int] = []
@@ -87,6 +87,11 @@ class FusedNetworks:
         try:
             with torch.random.fork_rng(devices), torch.no_grad():
                 self._forward(image)
+        except NotFusable:
+            raise
+        except Exception as error:  # one of the network's own comes again, with its own shapes, when it runs alone
+            reason = str(error).partition("\n")[0]
+            raise NotFusable(f"their forward code fails on joined maps ({type(error).__name__}: {reason})") from error
         finally:
             for hook in hooks:
                 hook.remove()

@@ -33,7 +33,7 @@ elu embedding exp expand_as feature_dropout feature_alpha_dropout fill floor_div
 full_like gather gelu glu group_norm hardshrink hardsigmoid hardswish hardtanh im2col index_select instance_norm
 layer_norm leaky_relu le lift_fresh linalg_vector_norm log log1p log_sigmoid log_softmax
 logical_and logical_not logical_or logsumexp lt masked_fill max max_pool1d max_pool2d max_pool3d maximum mean
-meshgrid min minimum mish mul native_layer_norm ne neg new_ones norm numel ones_like pad pixel_shuffle
+mH mT meshgrid min minimum mish mul native_layer_norm ne neg new_ones norm numel ones_like pad pixel_shuffle
 pixel_unshuffle pow prelu real imag reciprocal reflection_pad1d reflection_pad2d relu relu6
 repeat repeat_interleave replication_pad2d reshape_as resolve_conj rms_norm round rrelu rsqrt rsub scalar_tensor
 selu sigmoid sign silu sin softmax softplus softshrink softsign sort sqrt square squeeze std sub sum swapaxes tanh

@@ -80,6 +80,7 @@ def _int8_bytes(tensor: Tensor) -> int:
 
 @torch.inference_mode()
 def _peak_bytes(network: nn.Module, image: Tensor) -> int:
+    network(image)  # what a network does once only, at its first image, is not counted
     live = _LiveBytes([*network.parameters(), *network.buffers(), image])
     with live:
         network(image)
@@ -105,8 +106,9 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 (whatever the operator returns)
-        out = func(*args, **(kwargs or {}))
-        self._add(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
+        with torch._C.DisableTorchFunctionSubclass():  # they had their say above this level, as fused members do
+            out = func(*args, **(kwargs or {}))
+            self._add(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
         return out
 
     def _add(self, tensors: Iterable[Tensor]) -> None:

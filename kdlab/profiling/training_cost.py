@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 
 from kdlab.profiling.base import Reporter, log, require_student
 from kdlab.profiling.meters import Meter, find_meter
@@ -27,7 +29,8 @@ class TrainingCostResult(Measurement):
         train_watts: mean power; None where it was not measured.
         reason: why there is no energy; None where there is.
         meter: the counter; None without one.
-        train_images: images that were trained on, each as often as it was.
+        train_images: images that were trained on, each as often as it was; in an ensemble of sub-students, those of
+            one of them.
         images_per_epoch: mean over the epochs.
         per_image: multiply-adds of one training image; None where they could not be counted.
         train_macs_per_epoch: student and teacher together.
@@ -90,7 +93,7 @@ class TrainingCost(Reporter):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         """Count the images, and look at the counter before it can start again."""
-        self._images += len(batch.image) * trainer.world_size
+        self._images += len(batch.image) // _streams(pl_module) * trainer.world_size
         if time.monotonic() - self._last_read > READ_EVERY_S:
             self._counter()
             self._last_read = time.monotonic()
@@ -140,9 +143,28 @@ class TrainingCost(Reporter):
 
     def _count(self, trainer: Trainer, pl_module: LightningModule) -> TrainingMACs | NotMeasured:
         shape = trainer.datamodule.image_shape  # type: ignore[attr-defined]
-        teacher: Any = getattr(pl_module, "teacher", None)
         try:
-            return training_macs(pl_module.student, teacher, shape)  # type: ignore[arg-type]
+            return training_macs(_trained(pl_module), _teachers(pl_module), shape)
         except Exception as error:  # as in Profiler.profile: a trained run must not be lost over a figure
             log.warning("the multiply-adds of a training image could not be counted: %s", error)
             return NotMeasured(f"{type(error).__name__}: {error}")
+
+
+def _streams(method: LightningModule) -> int:
+    """How many sub-students get a batch of their own in each step."""
+    streams: int = getattr(method, "streams", 1)
+    return streams
+
+
+def _trained(method: LightningModule) -> list[nn.Module]:
+    """The student, and peers that learn along with it."""
+    return [cast("nn.Module", method.student), *cast("Iterable[nn.Module]", getattr(method, "peers", ()))]
+
+
+def _teachers(method: LightningModule) -> list[nn.Module]:
+    """Each teacher as often as one position of the batch asks it: once for each sub-student."""
+    own = cast("nn.Module | None", getattr(method, "teacher", None))
+    if own is not None:
+        return [own] * _streams(method)
+    members = cast("Iterable[LightningModule]", getattr(method, "methods", ()))
+    return [teacher for member in members for teacher in _teachers(member)]

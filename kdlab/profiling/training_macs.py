@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from kdlab.profiling.isolation import isolated, noise_image
@@ -12,13 +14,13 @@ from kdlab.profiling.own_count import MultiplyAdds, attention_as_products
 
 @dataclass(frozen=True)
 class TrainingMACs:
-    """Multiply-adds per training image; loss, regressors and optimizer are not in it.
+    """Multiply-adds per training image; loss, adapters and optimizer are not in it.
 
     Attributes:
-        student_forward_macs: of the student's answer.
-        student_backward_macs: of the gradients of its weights, and of its layers' inputs where something before
+        student_forward_macs: of the answers of all networks that are trained.
+        student_backward_macs: of the gradients of their weights, and of their layers' inputs where something before
             them is trained: about twice the forward pass.
-        teacher_forward_macs: of the answers of all networks of the teacher; 0 without a teacher. A teacher that
+        teacher_forward_macs: of the answers of all networks of the teachers; 0 without a teacher. A teacher that
             remembers its answers computes less.
     """
 
@@ -32,20 +34,24 @@ class TrainingMACs:
         return self.student_forward_macs + self.student_backward_macs + self.teacher_forward_macs
 
 
-def training_macs(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, int, int]) -> TrainingMACs:
+def training_macs(
+    trained: Sequence[nn.Module], teachers: Sequence[nn.Module], image_shape: tuple[int, int, int]
+) -> TrainingMACs:
     """Count one training image of ``(C, H, W)`` on copies of the networks.
 
     Args:
-        student: what is trained; parameters that need no gradient cost none.
-        teacher: a network, or a teacher: the networks in it are counted.
+        trained: the networks that learn; parameters that need no gradient cost none.
+        teachers: networks, or teachers: the networks in them are counted, each as often as it is listed.
         image_shape: (C, H, W).
     """
-    with isolated(student) as network:
-        forward, backward = _count(network, noise_image(network, image_shape))
-    asked = 0
-    for answering in [] if teacher is None else teacher_networks(teacher):
-        with isolated(answering) as network:
-            asked += _count(network.requires_grad_(False), noise_image(network, image_shape))[0]
+    forward = backward = asked = 0
+    for network in trained:
+        with isolated(network) as learning:
+            counts = _count(learning, noise_image(learning, image_shape))
+        forward, backward = forward + counts[0], backward + counts[1]
+    for network in (network for teacher in teachers for network in teacher_networks(teacher)):
+        with isolated(network) as answering:
+            asked += _count(answering.requires_grad_(False), noise_image(answering, image_shape))[0]
     return TrainingMACs(forward, backward, asked)
 
 
@@ -60,6 +66,8 @@ def teacher_networks(teacher: nn.Module) -> list[nn.Module]:
 
 def _count(network: nn.Module, image: Tensor) -> tuple[int, int]:
     """Forward and backward of one image. Eval mode multiplies as much as training mode and needs no second image."""
+    with torch.no_grad():
+        network(image)  # what a network does once only, at its first image, is not counted
     with attention_as_products(), MultiplyAdds() as counter:
         logits = network(image)
         forward = counter.macs

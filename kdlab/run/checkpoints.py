@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import os
 import pickle
 import shutil
@@ -153,13 +154,14 @@ class ResumePoint(Checkpoint):
         epoch_goes_on = batch_idx + 1 < trainer.num_training_batches
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if self.every_n_steps and epoch_goes_on and stepped and trainer.global_step % self.every_n_steps == 0:
-            self._write(trainer)
+            self.write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write between two epochs."""
-        self._write(trainer)
+        self.write(trainer)
 
-    def _write(self, trainer: Trainer) -> None:
+    def write(self, trainer: Trainer) -> None:
+        """Write now; every process must call this."""
         if self.folder is not None:
             trainer.save_checkpoint(self.folder.last)
 
@@ -179,6 +181,8 @@ class BestStudent(Checkpoint):
         """Write the student if it is better than all before."""
         if trainer.state.fn != "fit" or "val/accuracy" not in trainer.callback_metrics:
             return
+        if not math.isfinite(trainer.callback_metrics.get("val/nll", 0.0)):
+            return  # answers that are no numbers may still be right by chance
         score = float(trainer.callback_metrics["val/accuracy"])
         if score > self.score:
             self.score, self.epoch = score, trainer.current_epoch

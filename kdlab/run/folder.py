@@ -130,7 +130,9 @@ def newest(wanted: Path) -> RunFolder:
         if folder.holds_a_run:
             found = folder
     if found is None:
-        raise UsageError(f"there is no run in {wanted} to continue or test; start it with: python -m kdlab fit")
+        raise UsageError(
+            f"there is no run in {wanted} to continue or test; start it with: python -m kdlab fit --config FILE"
+        )
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kdlab.atomic import write_text
+from kdlab.errors import KDLabError
 from kdlab.run.checkpoints import BestStudent, ResumePoint
 from kdlab.run.folder import RunFolder, claim_new
 from kdlab.run.metrics_csv import MetricsCSV
@@ -41,17 +42,16 @@ class RunRecorder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Claim the folder and hand it to all that write into it."""
+        error: KDLabError | None = None
         if trainer.is_global_zero:
-            if self.folder is None:
-                self.folder = claim_new(self.wanted)
-            else:
-                self.folder.claim()
-            if not self._resumes:
-                write_text(self.folder.config, self.config)
-            self._log_file = _log_to(self.folder.log)
-            log.info("run folder %s", self.folder.path)
-        path = trainer.strategy.broadcast(str(self.folder.path) if self.folder else "")
-        self.folder = self.folder or RunFolder(path)
+            try:
+                self._claim()
+            except KDLabError as caught:
+                error = caught
+        error, path = trainer.strategy.broadcast((error, self.folder.path if self.folder else None))
+        if error is not None:  # of the first process; the others would wait for it for ever
+            raise error
+        self.folder = self.folder or RunFolder(str(path))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, (ResumePoint, BestStudent)):
                 callback.folder = self.folder
@@ -61,6 +61,16 @@ class RunRecorder(Callback):
             if isinstance(logger, EpochLines):
                 logger.start()
         self._started = time.monotonic()
+
+    def _claim(self) -> None:
+        if self.folder is None:
+            self.folder = claim_new(self.wanted)
+        else:
+            self.folder.claim()
+        if not self._resumes:
+            write_text(self.folder.config, self.config)
+        self._log_file = _log_to(self.folder.log)
+        log.info("run folder %s", self.folder.path)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """Start the clock of an epoch's training part at its first batch in this process."""

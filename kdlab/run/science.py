@@ -7,6 +7,7 @@ from typing import Any
 TRAINER_KEYS = (
     "max_epochs", "min_epochs", "max_steps", "min_steps", "precision", "accumulate_grad_batches",
     "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "sync_batchnorm",
+    "check_val_every_n_epoch", "val_check_interval", "limit_val_batches",
 )  # fmt: skip
 PLACES = ("data_dir", "eval_batch_size", "resident")  # data options that do not change what is learnt
 MOST_SHOWN = 6

@@ -11,6 +11,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+SHOWN_CLASSES = 20
 MOST_BATCHES = 10  # of evaluation size and per process: enough for a verdict, also where a forward pass is slow
 
 
@@ -38,7 +39,7 @@ class TeacherCheck(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check and log; nothing is changed by it."""
         teacher = getattr(pl_module, "teacher", None)
-        if teacher is None or trainer.global_step > 0:
+        if teacher is None or teacher.learns or trainer.global_step > 0:
             return
         histogram, correct, entropy = self._collect(trainer, pl_module)
         samples = int(histogram.sum())
@@ -55,9 +56,10 @@ class TeacherCheck(Callback):
         log.info(
             "teacher on %d %s images: accuracy %.4f, output entropy %.3f nats, predicted classes %s",
             samples, split, self.report["teacher/val_accuracy"], self.report["teacher/val_entropy"],
-            histogram.long().tolist(),
+            _in_words(histogram.long().tolist()),
         )  # fmt: skip
-        _warn_if_useless(self.report, len(histogram))
+        if not getattr(teacher, "untrained", False):  # which was said already
+            _warn_if_useless(self.report, len(histogram))
 
     def _collect(self, trainer: Trainer, module: LightningModule) -> tuple[Tensor, Tensor, Tensor]:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -78,6 +80,14 @@ class TeacherCheck(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_reduce(totals)
         return totals[:-2], totals[-2], totals[-1]
+
+
+def _in_words(histogram: list[int]) -> str:
+    """All counts, or the extremes of them where they would fill the screen."""
+    if len(histogram) <= SHOWN_CLASSES:
+        return str(histogram)
+    missing = sum(count == 0 for count in histogram)
+    return f"{min(histogram)} to {max(histogram)} times each, {missing} of {len(histogram)} never"
 
 
 def _warn_if_useless(report: dict[str, float], num_classes: int) -> None:

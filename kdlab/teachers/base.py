@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 from torch import nn
 
@@ -56,3 +57,7 @@ class Teacher(nn.Module, ABC):
 
     def update(self, student: nn.Module) -> None:
         """See the student after each optimizer step; only a teacher that learns changes."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode, whatever an enclosing module asks for."""
+        return super().train(False)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,10 +80,6 @@ class EMATeacher(Teacher):
             else:
                 average.copy_(new[name])  # counters
         torch._foreach_lerp_(averages, values, 1 - keep)  # one launch for all, as in torch.optim.swa_utils
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode, whatever an enclosing module asks for."""
-        return super().train(False)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The number of steps, for the state dict."""

@@ -74,9 +74,11 @@ class TeacherEnsemble(Teacher):
             teacher.load()
 
     def soften(self, temperature: float) -> None:
-        """Average at this temperature, unless another one was given."""
+        """Average at this temperature, unless another one was given; ensembles among the teachers too."""
         if self.temperature is None:
             self.temperature = temperature
+        for teacher in self._all():
+            teacher.soften(self.temperature)
 
     def _all(self) -> Sequence[Teacher]:
         return list(self.teachers)  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """A trained network that only answers."""
 
 from collections.abc import Sequence
-from typing import Self
 
 from torch import nn
 
@@ -72,16 +71,12 @@ class FrozenTeacher(Teacher):
         return self.taps(batch.image)
 
     def tap(self, layers: Sequence[str]) -> None:
-        """Answer with the features of these layers of the network too.
+        """Answer with the features of these layers of the network too, beside those that were asked for before.
 
         Raises:
             UsageError: if there is no such layer; it lists close names.
         """
-        self.taps = Taps(self.network, layers)
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode, whatever an enclosing module asks for."""
-        return super().train(False)
+        self.taps = Taps(self.network, list(dict.fromkeys([*self.taps.layers, *layers])))
 
     def use_untrained(self) -> None:
         """Answer with the random weights the network was built with: for rehearsals of a few batches only."""
@@ -89,6 +84,8 @@ class FrozenTeacher(Teacher):
 
     def equals(self, other: "FrozenTeacher") -> bool:
         """Whether both answer with the same network from the same checkpoint."""
+        if self is other:
+            return True
         return (
             self.checkpoint is not None
             and self.checkpoint == other.checkpoint

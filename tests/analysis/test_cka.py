@@ -147,3 +147,7 @@ def test_minibatch_cka_is_none_before_the_first_batch_and_for_a_constant_layer()
 def test_minibatch_cka_refuses_batches_that_are_too_small():
     with pytest.raises(UsageError, match="the batch has 3 samples, but unbiased CKA needs 4; drop it or merge it"):
         MinibatchCKA().update(np.ones((3, 2)), np.ones((3, 2)))
+
+
+def test_cka_never_exceeds_one_by_rounding():
+    assert max(linear_cka(x, 3 * x + 1) for x in (features(12, 5, seed) for seed in range(200))) == 1

@@ -72,3 +72,11 @@ def test_a_split_of_one_class_and_one_without_samples_are_counted(nothing):
 def test_labels_that_do_not_fit_are_an_error():
     with pytest.raises(UsageError, match="labels has 6 entries but the logits have 2 rows"):
         Confusion.from_logits(logits_of([0, 1]), LABELS)
+
+
+def test_ties_of_many_classes_are_in_class_order_too():
+    labels = np.repeat(np.arange(60), 2)
+    answers = (labels + 1 + np.arange(120) % 2) % 60  # every label is taken once for each of the next two classes
+    pairs = Confusion.from_logits(logits_of(answers, 60), labels).most_confused(1000)
+    assert len(pairs) == 120
+    assert [(pair.label, pair.answer) for pair in pairs] == sorted((pair.label, pair.answer) for pair in pairs)

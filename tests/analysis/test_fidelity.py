@@ -131,3 +131,10 @@ def test_a_wrong_input_is_named():
         Fidelity.from_logits(STUDENT, TEACHER, LABELS, temperature=0)
     with pytest.raises(UsageError, match="teacher logits looks like probabilities"):
         Fidelity.from_logits(STUDENT, special.softmax(TEACHER, axis=1), LABELS)
+
+
+def test_divergence_of_equal_distributions_is_never_negative(made):
+    shifts = np.linspace(-50, 50, 200)[:, None]  # change the logits' last digits, not the distributions
+    kl = divergence(made.teacher + shifts, made.teacher)
+    assert kl.min() == 0
+    assert kl.max() < 1e-12

@@ -95,6 +95,7 @@ def test_all_counts_are_those_of_a_loop_over_the_definition(made):
         return stats.zscore(row, ddof=1)
 
     one_right = wrong_before = wrong_after = mended = created = 0
+    wrong_teacher_right = mended_teacher_right = 0
     indices = []
     for i, label in enumerate(made.labels):
         teacher, rows = made.teacher[i], [made.student[i], made.other[i]]
@@ -109,12 +110,17 @@ def test_all_counts_are_those_of_a_loop_over_the_definition(made):
         wrong_after += after
         mended += before and not after
         created += after and not before
+        teacher_right = teacher.argmax() == label
+        wrong_teacher_right += before and teacher_right
+        mended_teacher_right += before and not after and teacher_right
         if before:
             indices.append(i)
-    assert mended > 0
+    assert mended > mended_teacher_right > 0
     assert created > 0
     assert (mismatches.one_right, mismatches.mismatches, mismatches.mended) == (one_right, wrong_before, mended)
     assert (mismatches.created, mismatches.mismatches_standardized) == (created, wrong_after)
+    assert mismatches.mismatches_teacher_right == wrong_teacher_right < wrong_before
+    assert mismatches.mended_teacher_right == mended_teacher_right
     assert [case.index for case in mismatches.cases] == indices
     assert sum(case.mended for case in mismatches.cases) == mended
     assert mismatches.mismatch_rate == wrong_before / one_right

@@ -17,8 +17,8 @@ MISTAKES = {
     "negative temperature": (["--model.temperature", "-2"], "temperature is -2, but it must be a positive number"),
     "alpha and a weight": (["--model.label_weight", "0.5"], "alpha: 0.1 and label_weight: 0.5 are both given"),
     "alpha above 1": (["--model.alpha", "1.5"], "alpha is 1.5, but it is the share of the label term"),
-    "temperature twice": (["--model.logit_loss", "SoftTargets"], "the loss has its own temperature"),
-    "batch larger than the data": (["--data.batch_size", "5000"], "there are only 1293 training images; give at most 1293"),
+    "temperature without a use": (["--model.logit_loss", "MultiLevelKD"], "MultiLevelKD has no single temperature"),
+    "batch larger than the data": (["--data.batch_size", "5000"], "train_per_class all); give at most 1293"),
     "empty batch": (["--data.batch_size", "0"], "data.batch_size is 0; give 1 or a larger whole number"),
     "all data held out": (["--data.val_fraction", "1.5"], "data.val_fraction is 1.5; give a share"),
     "too much noise": (["--data.label_noise", "2"], "data.label_noise is 2.0; give a share from 0 to 1"),
@@ -76,7 +76,7 @@ CONFIG_MISTAKES = {
     "unknown key": ({"model": {"init_args": {"temprature": 3}}}, "LogitMatching has no temprature; did you mean temperature?"),
     "unknown part": ({"modle": {"alpha": 1}}, "modle"),
     "wrong type": ({"data": {"init_args": {"batch_size": [1]}}}, "data.batch_size: expected int; given [1]"),
-    "list": ([3], "Unexpected config"),
+    "list": ([3], "holds no keys; a config has the sections model, data and trainer"),
 }  # fmt: skip
 
 
@@ -98,7 +98,26 @@ def test_a_file_that_is_no_yaml_ends_in_one_line(tmp_path: Path, capsys: pytest.
     broken = tmp_path / "broken.yaml"
     broken.write_text("model: [\n")
     assert main(["fit", "--config", str(broken)]) == 2
-    assert "Problems parsing config" in the_error(capsys)
+    assert "broken.yaml, line 2: no valid YAML" in the_error(capsys)
+
+
+def test_a_key_given_twice_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "twice.yaml").write_text("trainer:\n  max_epochs: 1\n  max_epochs: 2\n")
+    assert main(["fit", "--config", str(tmp_path / "twice.yaml")]) == 2
+    assert "twice.yaml, line 3: max_epochs is given a second time" in the_error(capsys)
+
+
+def test_an_unknown_verb_is_answered_with_a_close_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fti", "--config", "digits/independent"]) == 2
+    assert "there is no verb fti; did you mean fit?" in the_error(capsys)
+
+
+def test_a_student_that_is_not_there_is_answered_with_the_way_to_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["test", "--config", "digits/independent", "--ckpt_path", str(tmp_path / "none.safetensors")]
+    assert main(arguments) == 4
+    assert "Train it with `fit`, or name other weights with --ckpt_path" in the_error(capsys)
 
 
 def test_a_missing_config_is_answered_with_close_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ def formula(student, teacher, temperature):
 
 
 def test_dynamic_temperature_is_the_value_by_hand():
-    # magnitudes 3 and 1: temperatures 3 and 1 at a mean of 2; probabilities (1/2, 1/2) for a student of (1, 1)
+    # magnitudes 3 ln 3 and ln 3: temperatures 3 and 1 at a mean of 2; the student's probabilities are (1/2, 1/2)
     teacher = torch.tensor([[3 * np.log(3), 0.0]])
     student = torch.tensor([[np.log(3), np.log(3)]])
     # teacher softened by 3: (3/4, 1/4)

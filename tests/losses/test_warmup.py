@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdlab.errors import UsageError
-from kdlab.losses import DecoupledKD, LinearWarmup, SoftTargets
+from kdlab.losses import DecoupledKD, LinearWarmup, MultiLevelKD, SoftTargets
 
 
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 0.05), (1, 0.1), (9, 0.5), (18, 0.95), (19, 1), (20, 1), (239, 1)])
@@ -37,6 +37,15 @@ def test_the_factor_is_a_function_of_the_epoch_and_in_no_checkpoint():
     assert loss.state_dict() == {}
     loss.set_epoch(0)  # nothing is left of what it heard before
     assert loss.factor == 0.25
+
+
+def test_the_temperature_is_that_of_the_inner_loss_and_can_be_set(draw):
+    student, teacher = draw(4, 3, seed=1), draw(4, 3, seed=2)
+    loss = LinearWarmup(SoftTargets(3.0), epochs=1)
+    assert loss.temperature == 3.0
+    loss.temperature = 5.0
+    assert loss(student, teacher).equal(SoftTargets(5.0)(student, teacher))
+    assert LinearWarmup(MultiLevelKD()).temperature is None  # it has several
 
 
 def test_losses_without_a_schedule_do_not_mind_the_epoch(draw):

@@ -429,3 +429,26 @@ def test_the_test_reports_student_and_teacher_beside_each_other(fit):
             accuracy = (role(image).argmax(dim=-1) == split.labels).double().mean().item()
         assert metrics[key] == pytest.approx(accuracy, abs=1e-6)  # logged as float32
     assert torch.tensor(method.test_report["confusion_matrix"]).sum() == len(split)
+
+
+class Full(Rows):
+    """A logger whose disk is full."""
+
+    def log_metrics(self, metrics, step=None):
+        raise OSError("no space left on device")
+
+
+def test_a_logger_that_fails_does_not_stop_the_training(fit, caplog):
+    trainer = fit(distiller(), logger=Full(), log_every_n_steps=1, limit_val_batches=0)
+    assert trainer.global_step == 18
+    assert caplog.text.count("Full cannot log (no space left on device); training goes on without it") == 1
+
+
+def test_a_run_is_not_continued_with_another_teacher(fit, tmp_path):
+    method = distiller()
+    fit(method, max_epochs=1).save_checkpoint(tmp_path / "one.ckpt")
+    fit(method, max_epochs=2, ckpt_path=tmp_path / "one.ckpt")
+    other = distiller()
+    other.teacher.network.fc.bias.data += 1
+    with pytest.raises(IntegrityError, match="started with another teacher"):
+        fit(other, max_epochs=2, ckpt_path=tmp_path / "one.ckpt")

@@ -198,6 +198,36 @@ def test_taps_work_in_inference_mode():
         assert Taps(SmallNet().eval(), ["relu"])(torch.randn(2, 4)).features["relu"].shape == (2, 4)
 
 
+class Tapped(nn.Module):
+    """Stands for the LightningModule that DDP wraps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = SmallNet()
+        self.taps = Taps(self.network, ["relu"])
+
+    def forward(self, image: Tensor) -> Tensor:
+        outputs = self.taps(image)
+        return outputs.logits.sum() + outputs.features["relu"].square().sum()
+
+
+def test_taps_work_under_ddp_which_sees_the_network_once(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        alone = Tapped()
+        wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(alone))
+        image = torch.randn(8, 4)
+        for module in (alone, wrapped):
+            module(image).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert [name for name, _ in wrapped.named_parameters()] == [
+        f"module.network.{name}" for name, _ in alone.network.named_parameters()
+    ]
+    for ours, expected in zip(wrapped.parameters(), alone.parameters(), strict=True):
+        assert ours.grad.equal(expected.grad)
+
+
 @pytest.fixture
 def compiler():
     """Counts the graphs that are compiled."""

@@ -14,7 +14,9 @@ class Board:
 
     name = "a simulated counter"
 
-    def __init__(self, idle_watts, load_watts, step, *, iteration_s=0.003, phase=0.0, drift=0.0, capacity=math.inf, first=0.0):
+    def __init__(
+        self, idle_watts, load_watts, step, *, iteration_s=0.003, phase=0.0, drift=0.0, capacity=math.inf, first=0.0
+    ):
         self.idle_watts, self.load_watts, self.iteration_s = idle_watts, load_watts, iteration_s
         self.step, self.phase, self.drift, self.capacity = step, phase, drift, capacity
         self.now, self.energy = 0.0, first  # seconds, true mJ

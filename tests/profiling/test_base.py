@@ -75,7 +75,7 @@ def digits():
 
 def independent():
     torch.manual_seed(0)
-    return IndependentStudent(student=DigitsConv(), num_classes=10)
+    return IndependentStudent(student=DigitsConv())
 
 
 def trainer(*callbacks, logger=False, **arguments):
@@ -151,12 +151,16 @@ def test_other_processes_do_not_measure():
 
 
 def test_a_system_without_a_student_is_an_error_before_anything_starts():
-    with pytest.raises(UsageError, match=r"MACsProfiler measures the student of a method, but LightningModule has none"):
+    with pytest.raises(
+        UsageError, match=r"MACsProfiler measures the student of a method, but LightningModule has none"
+    ):
         MACsProfiler().setup(SimpleNamespace(datamodule=digits()), pl.LightningModule(), "fit")
 
 
 def test_data_without_an_image_shape_are_an_error_before_anything_starts():
-    with pytest.raises(UsageError, match=r"must know the shape of an image, but the data are NoneType; use a data module"):
+    with pytest.raises(
+        UsageError, match=r"must know the shape of an image, but the data are NoneType; use a data module"
+    ):
         MACsProfiler().setup(SimpleNamespace(datamodule=None), independent(), "fit")
 
 
@@ -196,7 +200,7 @@ def test_training_goes_on_to_the_same_weights_whether_or_not_it_was_profiled():
 def test_students_of_different_methods_have_the_same_macs_and_size():
     figures = []
     teacher = FrozenTeacher(DigitsConv(widths=(8, 8, 8)))
-    for method in (independent(), LogitMatching(student=DigitsConv(), num_classes=10, teacher=teacher)):
+    for method in (independent(), LogitMatching(student=DigitsConv(), teacher=teacher)):
         method.regressor = nn.Linear(6, 8) if method.teacher else None  # what a hint method would carry
         method.student.layer2.register_forward_hook(lambda module, inputs, output: output * 1)
         macs, size = MACsProfiler(), ModelSizeProfiler()

@@ -78,7 +78,9 @@ def test_parts_are_counted_inside_their_whole():
 def test_a_transformer_layer_is_not_hidden_by_its_fast_path(trainable):
     # 36 tokens of 8: projections 3 + 1, two attention products over both heads, two layers of 16
     layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True).requires_grad_(trainable)
-    network = nn.Sequential(nn.Flatten(2), nn.Linear(36, 36), Formula(lambda x: x.transpose(1, 2)), nn.Linear(4, 8), layer)
+    network = nn.Sequential(
+        nn.Flatten(2), nn.Linear(36, 36), Formula(lambda x: x.transpose(1, 2)), nn.Linear(4, 8), layer
+    )
     ours, theirs = counts(network, IMAGE)
     expected = 4 * 36 * 36 + 36 * 4 * 8 + 36 * 8 * 8 * 4 + 2 * 36 * 36 * 8 + 2 * 36 * 8 * 16
     assert ours.macs == theirs == expected

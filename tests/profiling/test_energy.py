@@ -80,7 +80,10 @@ def test_a_counter_that_stands_still_is_reported(monkeypatch):
     ("arguments", "message"),
     [
         ({"batch_size": 0}, "batch_size is 0, but it must be at least 1: images per iteration; 128 is usual"),
-        ({"window_s": 2.5}, "window_s is 2.5, but it must be at least 5: many counters advance only ten times a second"),
+        (
+            {"window_s": 2.5},
+            "window_s is 2.5, but it must be at least 5: many counters advance only ten times a second",
+        ),
         ({"windows": 1}, "windows is 1, but it must be at least 2: one window has no spread"),
         ({"cooldown_s": -1.0}, "cooldown_s is -1, but it must be at least 0: seconds of rest; 2 is usual"),
         ({"warmup_s": -1.0}, "warmup_s is -1, but it must be at least 0: seconds of load; 3 is usual"),

@@ -63,7 +63,9 @@ def test_metric_keys_name_variant_batch_and_unit():
     keys = set(profiler.as_metrics())
     one = {"latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "latency_ms_min", "latency_ms_mean", "latency_ms_iqr",
            "latency_ms_spread", "latency_n", "throughput_images_per_s"}  # fmt: skip
-    assert keys == {f"profile/{variant}{batch}{name}" for variant in ("", "bf16_") for batch in ("", "batch4_") for name in one}
+    assert keys == {
+        f"profile/{variant}{batch}{name}" for variant in ("", "bf16_") for batch in ("", "batch4_") for name in one
+    }
 
 
 def test_batch_size_one_is_measured_once():
@@ -85,7 +87,9 @@ def test_compiled_runs_through_torch_compile_for_fixed_shapes(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network, **options: asked.append(options) or network)
     _, result = profile(variants=("compiled", "compiled_bf16"))
     assert asked == [{"dynamic": False}] * 2
-    assert [(run.engine, run.dtype) for run in result.runs] == [("compiled", "float32")] * 2 + [("compiled", "bfloat16")] * 2
+    assert [(run.engine, run.dtype) for run in result.runs] == [("compiled", "float32")] * 2 + [
+        ("compiled", "bfloat16")
+    ] * 2
 
 
 def test_a_variant_that_cannot_run_is_named_with_its_reason_and_the_others_are_measured(monkeypatch):
@@ -110,7 +114,10 @@ def test_a_network_that_cannot_read_the_image_is_not_measured():
     [
         ({"batch_size": 0}, "batch_size is 0, but it must be at least 1: images per call; 128 is usual"),
         ({"seconds": 0.0}, "seconds is 0, but it must be at least 0.01: the time of one measurement; 1 is usual"),
-        ({"seconds": float("nan")}, "seconds is nan, but it must be at least 0.01: the time of one measurement; 1 is usual"),
+        (
+            {"seconds": float("nan")},
+            "seconds is nan, but it must be at least 0.01: the time of one measurement; 1 is usual",
+        ),
     ],
 )
 def test_arguments_that_cannot_be_are_errors(arguments, message):

@@ -92,7 +92,9 @@ def test_the_digits_student_is_counted_by_hand():
     assert result.macs_thop_style is None
 
 
-@pytest.mark.parametrize(("second", "agree"), [(10_000, True), (10_100, True), (9_901, True), (10_200, False), (0, False)])
+@pytest.mark.parametrize(
+    ("second", "agree"), [(10_000, True), (10_100, True), (9_901, True), (10_200, False), (0, False)]
+)
 def test_counters_that_differ_by_more_than_one_percent_are_flagged(monkeypatch, caplog, second, agree):
     monkeypatch.setattr(macs, "count_with_fvcore", lambda network, image: ForwardCount(10_000, {}, {}))
     monkeypatch.setattr(macs, "count_with_torch", lambda network, image: second)

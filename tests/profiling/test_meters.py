@@ -1,5 +1,7 @@
 """Meters on made-up counters: folders like RAPL's, and a driver like NVML."""
 
+# ruff: noqa: N802 (the names of NVML)
+
 import os
 import sys
 from types import ModuleType, SimpleNamespace
@@ -61,7 +63,10 @@ def test_rapl_that_only_an_administrator_may_read_says_what_to_do(tmp_path):
     (path / "energy_uj").mkdir()  # unreadable for every user, root too
     meter = rapl_meter(tmp_path)
     assert isinstance(meter, NotMeasured)
-    assert meter.reason == f"RAPL is not readable (Is a directory); let an administrator run: chmod a+r {tmp_path}/*-rapl:*/energy_uj"
+    assert (
+        meter.reason
+        == f"RAPL is not readable (Is a directory); let an administrator run: chmod a+r {tmp_path}/*-rapl:*/energy_uj"
+    )
 
 
 class Driver(ModuleType):

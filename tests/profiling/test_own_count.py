@@ -65,3 +65,18 @@ def test_the_attention_kernels_are_as_before_afterwards():
         with MultiplyAdds() as counter:
             F.scaled_dot_product_attention(q, q, q)
     assert counter.macs == 0  # the fused kernel again
+
+
+def test_operators_run_as_they_are_for_tensors_of_a_subclass():
+    class Refusing(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            if func is torch.mm:
+                return super().__torch_function__(func, types, args, kwargs or {})
+            raise AssertionError(f"{func} was asked for below the level of torch functions")
+
+    with torch._C.DisableTorchFunctionSubclass():
+        matrix = torch.ones(2, 3).as_subclass(Refusing)
+    with MultiplyAdds() as counter:
+        torch.mm(matrix, torch.ones(3, 5))
+    assert counter.macs == 30

@@ -14,8 +14,20 @@ METRICS = {
 
 def test_rows_have_all_columns_and_none_where_a_network_has_no_figure():
     assert table_rows(METRICS) == [
-        {"network": "runs/a", "macs": 153_339_904, "latency_ms_p50": 9.06123, "energy_mj_per_image": 4.668, "test/accuracy": None},
-        {"network": "runs/b|c", "macs": 40_818_944, "latency_ms_p50": 0.0123456, "energy_mj_per_image": None, "test/accuracy": 0.5},
+        {
+            "network": "runs/a",
+            "macs": 153_339_904,
+            "latency_ms_p50": 9.06123,
+            "energy_mj_per_image": 4.668,
+            "test/accuracy": None,
+        },
+        {
+            "network": "runs/b|c",
+            "macs": 40_818_944,
+            "latency_ms_p50": 0.0123456,
+            "energy_mj_per_image": None,
+            "test/accuracy": 0.5,
+        },
     ]
 
 

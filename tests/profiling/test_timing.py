@@ -125,13 +125,12 @@ def test_two_measurements_of_a_noisy_machine_differ_by_less_than_the_spread():
     assert max(medians) - min(medians) < min(ms.spread for ms in results)
 
 
-def test_the_median_agrees_with_torchs_own_timer():
+def test_the_fastest_call_agrees_with_torchs_own_timer():
     network, image = DigitsConv().eval(), torch.zeros(64, 1, 8, 8)
     with torch.inference_mode():
         case = Case(lambda: network(image))
         time_cases([case], seconds=0.2)
-        theirs = Timer("network(image)", globals={"network": network, "image": image}).blocked_autorange(min_run_time=0.2)
-    # the same code on a shared machine, one after the other: no more than the order of magnitude is certain
-    ratio = distribution(case.rounds).p50 / (1e3 * theirs.median)
-    assert 0.33 < ratio < 3
-
+        timer = Timer("network(image)", globals={"network": network, "image": image})
+        theirs = 1e3 * min(timer.blocked_autorange(min_run_time=0.2).times)
+    # ours is one call, theirs the mean of a block, on a machine that others use: the order of magnitude is certain
+    assert 0.1 < distribution(case.rounds).min / theirs < 1.5

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kdlab.data import Digits
-from kdlab.methods import IndependentStudent, LogitMatching
+from kdlab.methods import IndependentStudent, LogitMatching, MutualLearning, SubStudentEnsemble
 from kdlab.models import DigitsConv
 from kdlab.profiling import NotMeasured, TrainingCost, training_cost
 from kdlab.teachers import FrozenTeacher
@@ -43,7 +43,7 @@ def unmetered(monkeypatch):
 
 
 def independent():
-    return IndependentStudent(student=DigitsConv(), num_classes=10)
+    return IndependentStudent(student=DigitsConv())
 
 
 def train(cost, method=None, epochs=2, ckpt_path=None):
@@ -66,7 +66,12 @@ def test_energy_is_what_the_counter_says_over_the_training():
     assert cost.result.train_energy_j == pytest.approx(40.0 * cost.result.train_s, rel=0.01)
     assert cost.result.meter == "a counter of 40 W"
     assert cost.result.reason is None
-    assert set(cost.as_metrics()) == {"profile/train_s", "profile/train_energy_j", "profile/train_watts", "profile/train_macs_per_epoch"}
+    assert set(cost.as_metrics()) == {
+        "profile/train_s",
+        "profile/train_energy_j",
+        "profile/train_watts",
+        "profile/train_macs_per_epoch",
+    }
 
 
 @pytest.mark.usefixtures("unmetered")
@@ -84,7 +89,7 @@ def test_without_a_counter_energy_is_null_with_a_reason_and_all_else_is_there():
 def test_multiply_adds_of_an_epoch_are_images_times_student_and_teacher():
     cost = TrainingCost()
     teacher = FrozenTeacher(DigitsConv())
-    train(cost, LogitMatching(student=DigitsConv(), num_classes=10, teacher=teacher))
+    train(cost, LogitMatching(student=DigitsConv(), teacher=teacher))
     assert cost.result.train_images == 2 * IMAGES
     assert cost.result.images_per_epoch == IMAGES
     backward = 2 * STUDENT - 64 * 27  # the image needs no gradient
@@ -92,6 +97,28 @@ def test_multiply_adds_of_an_epoch_are_images_times_student_and_teacher():
     assert cost.as_dict()["per_image"] == {
         "student_forward_macs": STUDENT, "student_backward_macs": backward, "teacher_forward_macs": STUDENT,
     }  # fmt: skip
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_all_networks_that_learn_are_in_the_multiply_adds():
+    cost = TrainingCost()
+    train(cost, MutualLearning(student=DigitsConv(), peers=[DigitsConv(), DigitsConv()]))
+    assert cost.result.per_image.student_forward_macs == 3 * STUDENT
+    assert cost.result.per_image.teacher_forward_macs == 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.usefixtures("unmetered")
+def test_each_sub_student_sees_its_own_images_and_asks_for_them(shared):
+    network = DigitsConv()
+    teachers = [FrozenTeacher(network if shared else DigitsConv()) for _ in range(3)]
+    members = [LogitMatching(student=DigitsConv(), teacher=teacher) for teacher in teachers]
+    cost = TrainingCost()
+    train(cost, SubStudentEnsemble(members), epochs=1)
+    assert cost.result.train_images == IMAGES
+    per_image = cost.result.per_image
+    assert per_image.student_forward_macs == per_image.teacher_forward_macs == 3 * STUDENT
+    assert per_image.student_backward_macs == 3 * (2 * STUDENT - 64 * 27)
 
 
 @pytest.mark.usefixtures("metered")

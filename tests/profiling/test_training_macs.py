@@ -12,7 +12,7 @@ STUDENT = 64 * 27 + 16 * 162 + 4 * 324 + 60
 
 
 def test_a_students_backward_is_twice_its_forward_less_the_image():
-    macs = training_macs(DigitsConv(), None, DIGITS)
+    macs = training_macs([DigitsConv()], [], DIGITS)
     assert macs.student_forward_macs == STUDENT
     assert macs.student_backward_macs == 2 * STUDENT - 64 * 27
     assert macs.teacher_forward_macs == 0
@@ -20,7 +20,7 @@ def test_a_students_backward_is_twice_its_forward_less_the_image():
 
 
 def test_a_depthwise_network_costs_about_three_forwards_in_training():
-    macs = training_macs(MobileNetV2(), None, (3, 32, 32))
+    macs = training_macs([MobileNetV2()], [], (3, 32, 32))
     first = 16 * 16 * 16 * 27  # the first convolution, whose input needs no gradient
     assert macs.student_backward_macs == 2 * macs.student_forward_macs - first
     assert macs.student_forward_macs == pytest.approx(6.52e6, abs=5e3)
@@ -29,8 +29,8 @@ def test_a_depthwise_network_costs_about_three_forwards_in_training():
 def test_a_student_with_everything_frozen_but_its_last_layer_costs_one_small_gradient():
     student = DigitsConv().requires_grad_(False)
     student.fc.requires_grad_(True)
-    assert training_macs(student, None, DIGITS).student_backward_macs == 60
-    assert training_macs(student.requires_grad_(False), None, DIGITS).student_backward_macs == 0
+    assert training_macs([student], [], DIGITS).student_backward_macs == 60
+    assert training_macs([student.requires_grad_(False)], [], DIGITS).student_backward_macs == 0
 
 
 class Holder(nn.Module):
@@ -60,11 +60,18 @@ def test_the_networks_of_a_teacher_are_found_without_asking_it():
 
 
 def test_a_teacher_costs_the_forward_pass_of_each_of_its_networks():
-    one = training_macs(DigitsConv(), Holder(DigitsConv()), DIGITS)
-    three = training_macs(DigitsConv(), Several(Holder(DigitsConv()), Holder(DigitsConv()), Holder(DigitsConv())), DIGITS)
-    assert one.teacher_forward_macs == STUDENT
-    assert three.teacher_forward_macs == 3 * STUDENT
-    assert training_macs(ResNet20(), ResNet20(), (3, 32, 32)).teacher_forward_macs == pytest.approx(40.8e6, abs=5e4)
+    a, b, c = (Holder(DigitsConv()) for _ in range(3))
+    assert training_macs([DigitsConv()], [a], DIGITS).teacher_forward_macs == STUDENT
+    assert training_macs([DigitsConv()], [Several(a, b, c)], DIGITS).teacher_forward_macs == 3 * STUDENT
+    assert training_macs([DigitsConv()], [a, a], DIGITS).teacher_forward_macs == 2 * STUDENT
+    assert training_macs([], [ResNet20()], (3, 32, 32)).teacher_forward_macs == pytest.approx(40.8e6, abs=5e4)
+
+
+def test_networks_that_learn_together_add_up():
+    one = training_macs([DigitsConv()], [], DIGITS)
+    three = training_macs([DigitsConv(), DigitsConv(), DigitsConv()], [], DIGITS)
+    assert three.student_forward_macs == 3 * one.student_forward_macs
+    assert three.student_backward_macs == 3 * one.student_backward_macs
 
 
 def test_counting_leaves_both_networks_as_they_were():
@@ -72,7 +79,7 @@ def test_counting_leaves_both_networks_as_they_were():
     before = [tensor.clone() for network in (student, teacher) for tensor in network.state_dict().values()]
     state = torch.random.get_rng_state()
     with torch.inference_mode():  # as in a test loop
-        training_macs(student, Holder(teacher), DIGITS)
+        training_macs([student], [Holder(teacher)], DIGITS)
     after = [tensor for network in (student, teacher) for tensor in network.state_dict().values()]
     assert all(a.equal(b) for a, b in zip(before, after, strict=True))
     assert student.training

@@ -1,0 +1,90 @@
+"""SIGTERM and Ctrl-C: the step is finished, the resume point written, the exit code tells, and a resume is exact."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kdlab.cli import main
+from kdlab.methods import Method
+from kdlab.run.folder import RunFolder
+
+COMMON = [
+    "fit", "--config", "digits/independent", "--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "1",
+    "--data.augmentation", "RandomCropFlip", "--data.augmentation.padding", "1", "--name", "run",
+]  # fmt: skip
+
+
+def _run_and_signal(arguments: list[str], number: int, hook: str, step: int) -> None:
+    def send(module: Method, *_: object) -> None:
+        if module.global_step == step:
+            os.kill(os.getpid(), number)
+
+    setattr(Method, hook, send)
+    sys.exit(main(arguments))
+
+
+def stopped(arguments: list[str], number: int, hook: str, step: int) -> int | None:
+    """The exit code of a run, in a forked process (imports are done), that signals itself at a step."""
+    process = multiprocessing.get_context("fork").Process(target=_run_and_signal, args=(arguments, number, hook, step))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def outcome(folder: RunFolder) -> tuple[str, bytes]:
+    return folder.metrics.read_text(), folder.student.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    runs = tmp_path_factory.mktemp("whole")
+    assert main([*COMMON, "--runs_dir", str(runs)]) == 0
+    return outcome(RunFolder(runs / "digits" / "run"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("hook", "step"),
+    [("on_train_batch_end", 5), ("on_validation_start", 21), ("on_train_batch_end", 42)],  # 21 steps in an epoch
+)
+def test_a_stopped_run_ends_with_the_code_of_the_signal_and_resumes_exactly(
+    number: int, code: int, hook: str, step: int, tmp_path: Path, uninterrupted: tuple[str, bytes]
+) -> None:
+    arguments = [*COMMON, "--runs_dir", str(tmp_path)]
+    assert stopped(arguments, number, hook, step) == code
+    folder = RunFolder(tmp_path / "digits" / "run")
+    assert folder.last.exists()
+    assert not folder.result.exists()
+    assert not folder.in_use
+    assert main([*arguments, "--ckpt_path", "last"]) == 0
+    assert outcome(folder) == uninterrupted
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    def on_train_batch_end(module: Method, *_: object) -> None:
+        if module.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    def target() -> None:
+        Method.on_train_batch_end = on_train_batch_end
+        main([*COMMON, "--runs_dir", str(tmp_path)])
+
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    process.join(50)
+    assert process.exitcode == -signal.SIGTERM
+
+
+def test_the_signals_are_given_back(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert main([*COMMON, "--runs_dir", str(tmp_path), "--trainer.max_epochs", "1"]) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
