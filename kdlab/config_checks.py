@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import torch
 from jsonargparse import Namespace
 from torch import nn
 
@@ -36,6 +37,11 @@ def check_config(config: Namespace) -> None:
     precision = str(config.trainer.precision)
     if precision.endswith("-true") and precision != "32-true":
         raise UsageError(f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true")
+    if torch.backends.mps.is_available() and config.trainer.accelerator in ("auto", "mps"):
+        raise UsageError(
+            f"trainer.accelerator is {config.trainer.accelerator}, which is MPS here, but the metrics are float64, which "
+            "MPS lacks; set --trainer.accelerator cpu"
+        )
     data = import_class(config.data.class_path)
     for slot in network_slots(config.model, "model"):
         _fit_to_data(slot, data)

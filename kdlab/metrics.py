@@ -64,6 +64,32 @@ class ClassificationMetrics(nn.Module):
         return values
 
 
+class FidelityMetrics(nn.Module):
+    """How close the student's answers are to the teacher's, whatever is right.
+
+    ``agreement`` is the share of equal arg-max in [0, 1]; ``teacher_kl`` is KL(teacher || student) at temperature 1 in
+    nats per sample.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agreement = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+        self.teacher_kl = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+
+    def update(self, student: Tensor, teacher: Tensor) -> None:
+        """Add the ``[B, K]`` logits of both; B may be 0."""
+        self.agreement.update((student.argmax(dim=-1) == teacher.argmax(dim=-1)).double())
+        student, teacher = student.double().log_softmax(dim=-1), teacher.double().log_softmax(dim=-1)
+        self.teacher_kl.update(F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return both over everything since the last call, and start anew."""
+        values = {"agreement": self.agreement.compute(), "teacher_kl": self.teacher_kl.compute()}
+        self.agreement.reset()
+        self.teacher_kl.reset()
+        return values
+
+
 class MemberMetrics(nn.Module):
     """What the members of an ensemble do on their own: accuracy of each, and how often two of them disagree.
 

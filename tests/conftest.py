@@ -30,6 +30,12 @@ def same_random_numbers() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_profiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile takes seconds and most tests do not look at it; those that do give --profile true."""
+    monkeypatch.setattr("kdlab.training_cli.PROFILE_BY_DEFAULT", False)
+
+
 @pytest.fixture(scope="session")
 def sixty_four() -> Batch:
     """64 real digits of the training split, normalised; do not change it."""

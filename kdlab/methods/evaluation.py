@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from kdlab.metrics import ClassificationMetrics, MemberMetrics, PerClassMetrics
+from kdlab.metrics import ClassificationMetrics, FidelityMetrics, MemberMetrics, PerClassMetrics
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
 
@@ -41,6 +41,7 @@ class Evaluation(LightningModule):
         self.val_metrics = ClassificationMetrics(num_classes)
         self.test_metrics = ClassificationMetrics(num_classes)
         self.teacher_test_metrics = ClassificationMetrics(num_classes)
+        self.fidelity = FidelityMetrics()
         self.test_per_class = PerClassMetrics(num_classes)
         self.member_metrics = MemberMetrics(self.member_names)
         self.test_report: dict[str, Any] = {}  # filled by a test: per-class scores and the confusion matrix
@@ -60,14 +61,17 @@ class Evaluation(LightningModule):
             return
         self.test_per_class.update(logits, batch.label)
         if self.teacher is not None and self.teacher.ready:
-            self.teacher_test_metrics.update(self.teacher(batch).logits, batch.label)
+            teacher_logits = self.teacher(batch).logits
+            self.teacher_test_metrics.update(teacher_logits, batch.label)
+            self.fidelity.update(logits, teacher_logits)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test metrics: ``test/...`` of the student, ``teacher/test_...`` of the teacher."""
+        """Log the test metrics: ``test/...`` of the student, ``teacher/test_...`` of the teacher, and how they agree."""
         self._log("test", self.test_metrics.compute() | self.member_metrics.compute())
         if self.teacher is not None and self.teacher.ready:
             metrics = self.teacher_test_metrics.compute()
             self.log_dict({f"teacher/test_{name}": value.float() for name, value in metrics.items()})
+            self._log("test", self.fidelity.compute())
         self.test_report = self.test_per_class.compute()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -51,7 +51,9 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a row."""
+        """Add a row; what the network costs on this machine is in result.json and differs from time to time."""
+        if all(name.startswith("profile/") for name in metrics):
+            return
         self._rows.append({"step": step, **metrics})
 
     @rank_zero_only

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from kdlab.atomic import atomic_write, write_text
 from kdlab.data import ImageData
 from kdlab.methods import Method
+from kdlab.run.costs import cost_report, cost_table
 from kdlab.run.environment import describe_environment
 from kdlab.run.recorder import RunRecorder
 from kdlab.teachers import FrozenTeacher
 
-COLUMNS = {"accuracy": "accuracy %", "top5": "top-5 %", "nll": "NLL", "ece": "ECE"}
+COLUMNS = {"accuracy": "accuracy %", "top5": "top-5 %", "nll": "NLL", "ece": "ECE", "agreement": "agrees %"}
+PERCENT = ("accuracy", "top5", "agreement")
 NAMED_IN_TABLE = 24  # longer network names are cut
 
 
@@ -52,6 +54,7 @@ def build_result(
         result["train_images_per_s"] = (
             round(statistics.median(recorder.images_per_s)) if recorder.images_per_s else None
         )
+    result |= cost_report(trainer.callbacks)  # type: ignore[attr-defined]
     environment = describe_environment(trainer.strategy.root_device)
     return result | {"world_size": trainer.world_size, "precision": str(trainer.precision), "environment": environment}
 
@@ -82,7 +85,11 @@ def print_table(result: dict[str, Any]) -> None:
         seconds = f"{result['train_seconds']:.1f} s" if role == "student" and "train_seconds" in result else ""
         table.add_row(role, row["network"][:NAMED_IN_TABLE], *_cells(row["test"]), f"{row['parameters']:,}", seconds)
     console = Console()
-    (console if console.is_terminal else Console(width=110)).print(table)
+    console = console if console.is_terminal else Console(width=110)
+    console.print(table)
+    costs = cost_table(result)
+    if costs is not None:
+        console.print(costs)
 
 
 def write_predictions(batches: Iterable[dict[str, Tensor]], class_names: Sequence[str], path: Path) -> None:
@@ -109,5 +116,8 @@ def _under(prefix: str, logged: dict[str, Any]) -> dict[str, float]:
 
 
 def _cells(metrics: dict[str, float]) -> list[str]:
-    percent = [f"{100 * metrics[name]:.2f}" for name in ("accuracy", "top5")]
-    return [*percent, *(f"{metrics[name]:.4f}" for name in ("nll", "ece"))]
+    cells = []
+    for name in COLUMNS:
+        value = metrics.get(name)
+        cells.append("" if value is None else f"{100 * value:.2f}" if name in PERCENT else f"{value:.4f}")
+    return cells

@@ -3,10 +3,13 @@
 import copy
 import io
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
 
+import kdlab.methods
+from kdlab.errors import IntegrityError
 from kdlab.losses import DecoupledKD, HintLoss, LinearWarmup
 from kdlab.methods import (
     AttentionTransfer,
@@ -25,6 +28,7 @@ from kdlab.methods import (
 )
 from kdlab.models import DigitsConv
 from kdlab.teachers import EMATeacher, FrozenTeacher, Teacher, TeacherEnsemble
+from kdlab.types import Outputs
 from kdlab.weights import digest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers and log intervals
@@ -88,8 +92,6 @@ def unlabelled(state):
 
 
 def test_the_list_has_every_public_method():
-    import kdlab.methods
-
     built = {type(make()) for make in METHODS.values()}
     assert built | {Method} == {getattr(kdlab.methods, name) for name in kdlab.methods.__all__}
 
@@ -145,7 +147,7 @@ def test_a_checkpoint_loads_into_a_fresh_method(fit, make, bits):
     other.load_state_dict(state)
     assert bits(other.state_dict()) == bits(state)
     some = next(name for name in state if name.endswith("fc.weight"))
-    with pytest.raises(ValueError, match="missing") if False else pytest.raises(Exception, match="1 tensors are missing"):
+    with pytest.raises(IntegrityError, match="1 tensors are missing"):
         other.load_state_dict({name: tensor for name, tensor in state.items() if name != some})
 
 
@@ -199,12 +201,11 @@ def test_a_copy_trains_on_its_own_and_to_the_same_end(fit, make, bits):
     method = make()
     before = bits(method.state_dict())
     twin = copy.deepcopy(method)
-    fit(twin, max_epochs=1)
-    assert bits(method.state_dict()) == before
-    fit(method, max_epochs=1)
-    names = [name for name in method.state_dict() if "regressors" not in name]  # built in `fit`, from random numbers
-    if "hint" not in str(type(method)).lower() and len(names) == len(method.state_dict()):
-        assert bits(method.state_dict()) == bits(twin.state_dict())
+    for each in (twin, method):
+        assert bits(method.state_dict()) == before
+        torch.manual_seed(3)  # of regressors, which `fit` builds
+        fit(each, max_epochs=1, limit_train_batches=3)
+    assert bits(method.state_dict()) == bits(twin.state_dict())
     again = copy.deepcopy(method)  # after training: adapters, averages and all
     assert bits(again.state_dict()) == bits(method.state_dict())
     shared = {id(t) for t in [*method.parameters(), *method.buffers()]}
@@ -241,8 +242,6 @@ class CarelessTeacher(Teacher):
         self.network = DigitsConv()
 
     def forward(self, batch):
-        from kdlab.types import Outputs
-
         return Outputs(self.network(batch.image))
 
 
@@ -256,9 +255,6 @@ def test_a_users_own_teacher_is_frozen_by_the_method(fit):
 
 
 def test_the_warmup_follows_the_epoch_also_after_a_resume_in_mid_epoch(fit, tmp_path):
-    """The logit term alone, on the same logits: factor 1/3, 2/3, 1 of three epochs, whatever epoch a run starts in."""
-    import lightning.pytorch as pl
-
     class Factors(pl.Callback):
         def __init__(self, keep=None):
             self.seen, self.keep = [], keep
@@ -269,6 +265,7 @@ def test_the_warmup_follows_the_epoch_also_after_a_resume_in_mid_epoch(fit, tmp_
                 trainer.save_checkpoint(tmp_path / "middle.ckpt")
 
     def run(keep=None, **arguments):
+        torch.manual_seed(1)  # the same teacher again
         method, factors = METHODS["decoupled_with_warmup"](), Factors(keep)
         fit(method, callbacks=[factors], max_epochs=4, **arguments)
         return factors.seen

@@ -446,3 +446,15 @@ def test_only_a_validation_inside_training_selects(tmp_path):
     validated(best, module, None, 0)
     assert best.epoch == -1
     assert not RunFolder(tmp_path).best.exists()
+
+
+def test_a_student_that_answers_nan_is_not_the_best(tmp_path):
+    best, module = BestStudent(), SimpleNamespace(student=DigitsConv())
+    best.folder = RunFolder(tmp_path)
+    metrics = {"val/accuracy": torch.tensor(0.9), "val/nll": torch.tensor(float("nan"))}
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn="fit"), callback_metrics=metrics, current_epoch=0, is_global_zero=True
+    )
+    best.on_validation_end(trainer, module)
+    assert best.epoch == -1
+    assert not best.folder.best.exists()

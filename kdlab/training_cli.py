@@ -1,0 +1,300 @@
+"""LightningCLI as kdlab uses it: the verbs fit, validate, test and predict, with run folders, teachers and results."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+
+from kdlab.config_checks import check_config, check_seed
+
+# imported so that configs may use the short names of these classes
+from kdlab.data import ImageData
+from kdlab.errors import IntegrityError, UsageError
+from kdlab.messages import our_error
+from kdlab.methods import Method
+from kdlab.parser import KDLabParser, brief, find_config
+from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
+from kdlab.run.costs import default_profilers
+from kdlab.run.folder import RunFolder, newest
+from kdlab.run.metrics_csv import MetricsCSV
+from kdlab.run.progress import EpochLines, progress_bar
+from kdlab.run.recipes import provide_teacher
+from kdlab.run.recorder import RunRecorder
+from kdlab.run.science import differences, science
+from kdlab.run.stopping import StopOnSignal
+from kdlab.run.summary import build_result, print_table, write_predictions, write_result
+from kdlab.run.teacher_check import TeacherCheck
+from kdlab.teachers import FrozenTeacher
+from kdlab.weights import load_weights, save_weights
+
+log = logging.getLogger(__name__)
+
+TRAINER_DEFAULTS = {
+    "max_epochs": 30,
+    "num_sanity_val_steps": 0,  # `Method.setup` tries the networks on the data's shape
+    "use_distributed_sampler": False,  # Lightning's pads the splits; BatchLoader shards them exactly
+    "enable_model_summary": False,
+}
+PROFILE_BY_DEFAULT = True
+PLACE_KEYS = ("ckpt_path", "weights_only")  # of one call, not of the run
+
+
+class KDLabCLI(LightningCLI):
+    """LightningCLI with kdlab's run folder, teachers that are trained when missing, and a result at the end."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.args = args
+        super().__init__(
+            Method,
+            ImageData,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_callback=None,  # ours writes into the run folder; Lightning's clashes with W&B
+            seed_everything_default=0,
+            parser_class=KDLabParser,
+            trainer_defaults=TRAINER_DEFAULTS,
+            args=args,
+        )
+
+    # -- what the command line knows ----------------------------------------------------------------------
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the names of the run and let data, model and Trainer fill each other in."""
+        parser.add_argument(
+            "--profile",
+            type=bool,
+            default=PROFILE_BY_DEFAULT,
+            help="Measure latency, MACs, size and energy of the student after its test.",
+        )
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--experiment", type=str | None, default=None, help="Folder inside it; by default that of the config."
+        )
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="Folder of this run; by default CONFIG-seedSEED."
+        )
+        for network in ("student", "teacher.init_args.network"):
+            for argument in ("num_classes", "in_channels"):
+                target = f"model.init_args.{network}.init_args.{argument}"
+                parser.link_arguments(f"data.{argument}", target, apply_on="instantiate")
+        for part in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{part}.init_args.seed")
+        parser.link_arguments("trainer.max_epochs", "model.init_args.lr_scheduler.init_args.T_max")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
+        """Parse, and let ``null`` on the command line be null: jsonargparse makes it the text None in a nested slot."""
+        super().parse_arguments(parser, args)
+        for key, value in list(self.config.items()):
+            if value == "None":
+                self.config[key] = None
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let what a checkpoint says override the command line, silently."""
+
+    def _set_seed(self) -> None:
+        check_seed(self._config["seed_everything"])
+        super()._set_seed()
+
+    @property
+    def _config(self) -> Any:  # noqa: ANN401 (jsonargparse's Namespace)
+        return self.config[self.subcommand]
+
+    @property
+    def _is_rehearsal(self) -> bool:
+        """Whether only a few batches are asked for."""
+        trainer = self._config.trainer
+        return bool(trainer.fast_dev_run) or isinstance(trainer.limit_train_batches, int)
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run, and refuse numbers of classes that contradict the data."""
+        first = Path(str(self._config.config[0])) if self._config.config else Path("unnamed/unnamed.yaml")
+        seed = self._config.seed_everything
+        self._config.experiment = self._config.experiment or first.resolve().parent.name
+        self._config.name = self._config.name or f"{first.stem}-seed{seed}"
+        self.run_path = Path(self._config.runs_dir, self._config.experiment, self._config.name)
+        self.config_folder = first.parent
+        check_config(self._config)
+        self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
+        self.resolved = {key: value for key, value in self.resolved.items() if key not in PLACE_KEYS}
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor refuses is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+            if our_error(error) is not None:
+                raise
+            hint = "; set --trainer.accelerator to cpu or auto" if "gpu backend" in str(error) else ""
+            raise UsageError(brief(str(error)).rstrip(".") + hint) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer with kdlab's checkpoints, loggers and callbacks."""
+        config = self._get(self.config_init, "trainer")
+        callbacks = list(config.get("callbacks") or [])
+        self.best, self.teacher_check = BestStudent(), TeacherCheck()
+        callbacks += [self.best, self.teacher_check]
+        resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
+        callbacks = [*callbacks, *(point for point in resume_points if point not in callbacks)]
+        callbacks.append(StopOnSignal(resume_points[0]))
+        if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
+            callbacks += default_profilers(callbacks)
+        bar = progress_bar() if config.get("enable_progress_bar") is not False else []
+        self.recorder: RunRecorder | None = None
+        loggers: list[Logger] = []
+        if self.subcommand == "fit" and not config.get("fast_dev_run"):
+            resumed = self._resumed_folder()
+            self.recorder = RunRecorder(self.run_path, resumed, yaml.safe_dump(self.resolved, sort_keys=False))
+            callbacks.insert(0, self.recorder)
+            loggers = [MetricsCSV(), EpochLines(config.get("max_epochs"))]
+        own = config.get("logger")
+        loggers += own if isinstance(own, list) else [own] if isinstance(own, Logger) else []
+        plugins = config.get("plugins") or []
+        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        kwargs |= {
+            "callbacks": [*callbacks, *bar],
+            "logger": loggers,
+            "plugins": plugins,
+            "enable_progress_bar": bool(bar),
+        }
+        return super().instantiate_trainer(**kwargs)
+
+    # -- verbs --------------------------------------------------------------------------------------------
+
+    def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
+        """Train, test the student that the protocol names, and write and show the result."""
+        self._provide_teachers(model)
+        resume = None
+        if ckpt_path and self.recorder and self.recorder.folder:
+            resume = str(self.recorder.folder.last) if ckpt_path == "last" else ckpt_path
+        try:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+            if self.recorder is not None:
+                self._conclude(model, datamodule, self.recorder)
+            else:
+                log.info("fast_dev_run: every part ran; nothing was written")
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
+
+    def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
+        """Show the metrics of a trained student on the validation split."""
+        self._load_student(model, ckpt_path)
+        self.trainer.validate(model, datamodule=datamodule, verbose=self.trainer.is_global_zero)
+
+    def test(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
+        """Show the metrics of a trained student on the test split."""
+        checkpoint = self._load_student(model, ckpt_path)
+        self.trainer.test(model, datamodule=datamodule, verbose=False)
+        if self.trainer.is_global_zero:
+            print_table(self._result({"selection": f"weights of {checkpoint}"}))
+
+    def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
+        """Write the class and confidence that a trained student gives to each test image."""
+        if self.trainer.world_size > 1:
+            raise UsageError(f"predict runs in one process, not in {self.trainer.world_size}; set --trainer.devices 1")
+        checkpoint = self._load_student(model, ckpt_path)
+        batches: Any = self.trainer.predict(model, datamodule=datamodule)
+        path = checkpoint.parent / "predictions.csv"
+        write_predictions(batches, datamodule.class_names, path)
+        log.info("predictions are in %s", path)
+
+    # -- pieces -------------------------------------------------------------------------------------------
+
+    def _provide_teachers(self, model: Method) -> None:
+        trainer_config = self._config.trainer
+        for teacher in model.modules():
+            if not isinstance(teacher, FrozenTeacher) or teacher.recipe is None or teacher.ready:
+                continue
+            if self._is_rehearsal and not Path(str(teacher.checkpoint)).exists():
+                log.warning("rehearsal of a few batches: the teacher %s is missing, an untrained one stands in",
+                            teacher.checkpoint)  # fmt: skip
+                teacher.use_untrained()
+                continue
+            recipe = self.parser.parse_args(["fit", "--config", find_config(teacher.recipe)])
+            resolved = yaml.safe_load(self.parser.dump(recipe, skip_unset=False))["fit"]
+            # one device, whatever the student uses: batch_size is per process, so another number is another recipe
+            options = ["--trainer.accelerator", trainer_config.accelerator, "--trainer.devices", "1"]
+            if "data_dir" in self._config.data.init_args:
+                options += ["--data.data_dir", self._config.data.init_args.data_dir]
+            provide_teacher(teacher, science(resolved), options)
+
+    def _resumed_folder(self) -> RunFolder | None:
+        """The folder of the run that ``--ckpt_path`` continues, whose config must be the one given now."""
+        ckpt_path = self._config.ckpt_path
+        if not ckpt_path:
+            return None
+        if ckpt_path == "last":
+            folder = newest(self.run_path)
+        elif Path(ckpt_path).is_file():
+            folder = RunFolder(Path(ckpt_path).resolve().parents[1])
+        else:
+            raise UsageError(
+                f"ckpt_path is {ckpt_path}, but there is no such file; give a checkpoint of a run, or: last"
+            )
+        if not folder.config.is_file():
+            raise UsageError(f"{folder.path} holds no config.yaml, so it is no run that can be continued")
+        changes = differences(science(yaml.safe_load(folder.config.read_text())), science(self.resolved))
+        if changes:
+            raise UsageError(
+                f"the run in {folder.path} was started with another config: {'; '.join(changes)}. "
+                "Restore these to continue it, or leave --ckpt_path out to start a new run"
+            )
+        return folder
+
+    def _conclude(self, model: Method, data: ImageData, recorder: RunRecorder) -> None:
+        """Keep the student that the protocol names, test it, write and show the result."""
+        folder = recorder.folder
+        assert folder is not None
+        selected = self.best.epoch >= 0
+        if self.trainer.is_global_zero:
+            card = load_weights(model.student, folder.best) if selected else {"epoch": self.trainer.current_epoch - 1}
+            card |= {"network": type(model.student).__name__, "config": science(self.resolved)}
+            save_weights(model.student, folder.student, card)
+        self.trainer.strategy.barrier()
+        load_weights(model.student, folder.student)
+        self.trainer.test(model, datamodule=data, verbose=False)
+        if self.trainer.is_global_zero:
+            protocol = {
+                "selection": "best validation epoch" if selected else "last epoch",
+                "selected_epoch": self.best.epoch if selected else self.trainer.current_epoch - 1,
+                "epochs": self.trainer.current_epoch,
+            }
+            result = self._result(protocol)
+            write_result(result, folder.result)
+            print_table(result)
+            log.info("result, weights and config are in %s", folder.path)
+
+    def _result(self, protocol: dict[str, Any]) -> dict[str, Any]:
+        names = {"experiment": self._config.experiment, "name": self.run_path.name}
+        if self.recorder is not None and self.recorder.folder is not None:
+            names["name"] = self.recorder.folder.path.name
+        run = {**names, "seed": self._config.seed_everything, "protocol": protocol}
+        if self.teacher_check.report:
+            run["teacher_check"] = self.teacher_check.report
+        return build_result(self.trainer, self.model, self.datamodule, run, self.recorder)
+
+    def _load_student(self, model: Method, ckpt_path: str | None) -> Path:
+        """Load the weights to evaluate and return where they lie."""
+        here = RunFolder(self.config_folder)  # --config RUN/config.yaml
+        if ckpt_path in (None, "best", "last"):
+            folder = here if here.holds_a_run else newest(self.run_path)
+            path = {None: folder.student, "best": folder.best, "last": folder.last}[ckpt_path]
+        else:
+            path = Path(str(ckpt_path))
+        try:
+            card = load_weights(model.student, path)
+        except IntegrityError as error:
+            raise IntegrityError(f"{error}. Train it with `fit`, or name other weights with --ckpt_path") from error
+        changes = differences(card["config"], science(self.resolved)) if "config" in card else []
+        if changes:
+            log.warning("%s was trained with another config: %s", path, "; ".join(changes))
+        if "epoch" in card:
+            log.info("student of epoch %d from %s", card["epoch"] + 1, path)
+        return path
