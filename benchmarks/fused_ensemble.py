@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 MEMBERS = 4
 BATCH_SIZES = (1, 8, 32, 128)
 SLOW_BATCH, SLOW_PIXELS = 128, 32 * 32  # a training step of this size takes half a minute on one core: left out
-SECONDS = 5.0  # of measuring per case, but at least MIN_ROUNDS
+SECONDS = 3.0  # of measuring per case, but at least MIN_ROUNDS
 MIN_ROUNDS, MAX_ROUNDS = 3, 50
 
 

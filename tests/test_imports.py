@@ -31,7 +31,18 @@ ALLOWED = {
     "profiling": {"types", "errors", "atomic", "models"},
     "analysis": {"types", "errors"},
     "parser": {"errors"},
-    "run": {*FOUNDATION, "weights", "metrics", "losses", "models", "teachers", "methods", "data", "parser"},
+    "run": {
+        *FOUNDATION,
+        "weights",
+        "metrics",
+        "losses",
+        "models",
+        "teachers",
+        "methods",
+        "data",
+        "parser",
+        "profiling",
+    },
 }
 MAY_IMPORT_CLI = {"__main__", "studies"}
 WITHOUT_LIGHTNING = ("types", "errors", "atomic", "weights", "metrics", "losses", "models", "teachers", "analysis")

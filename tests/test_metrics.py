@@ -3,6 +3,7 @@
 Sums are float64: 1e-12 allows only for their order; 1e-6 where torchmetrics divides in float32.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from kdlab.metrics import ECE_BINS, ClassificationMetrics, EpochMeans, PerClassMetrics
+from kdlab.metrics import ECE_BINS, ClassificationMetrics, EpochMeans, MemberMetrics, PerClassMetrics
 
 RATIO = 1e-6  # torchmetrics divides counts in float32: 6e-8 relative
 
@@ -215,6 +216,66 @@ def test_computing_the_report_starts_anew():
     report.compute()
     report.update(*answers(7, 4))
     assert sum(map(sum, report.compute()["confusion_matrix"])) == 7
+
+
+# -- members of an ensemble -----------------------------------------------------------------------------------
+
+
+def member_answers(members=3, count=50, classes=4):
+    logits = [answers(count, classes, seed=m, scale=1.0)[0] for m in range(members)]
+    return logits, answers(count, classes, seed=99)[1]
+
+
+def members_by_hand(logits, label):
+    predictions = [answer.argmax(dim=-1).tolist() for answer in logits]
+    truth, pairs = label.tolist(), list(itertools.combinations(predictions, 2))
+    values = {f"m{m}_accuracy": accuracy_score(truth, prediction) for m, prediction in enumerate(predictions)}
+    if pairs:
+        values["disagreement"] = sum(1 - accuracy_score(one, other) for one, other in pairs) / len(pairs)
+    return values
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 4])
+@pytest.mark.parametrize("batches", [1, 3, 50])
+def test_each_member_has_its_accuracy_and_all_pairs_their_disagreement(members, batches):
+    logits, label = member_answers(members)
+    metrics = MemberMetrics([f"m{m}" for m in range(members)])
+    for part in torch.arange(len(label)).tensor_split(batches):
+        metrics.update([answer[part] for answer in logits], label[part])
+    computed = {name: value.item() for name, value in metrics.compute().items()}
+    assert list(computed) == list(members_by_hand(logits, label))
+    assert computed == pytest.approx(members_by_hand(logits, label), rel=1e-12)
+
+
+def test_members_of_batches_of_different_size_count_by_images():
+    right, wrong = torch.eye(2), torch.eye(2).flip(0)
+    metrics = MemberMetrics(["a", "b"])
+    metrics.update([right, right], torch.arange(2))
+    metrics.update([right[:1], wrong[:1]], torch.arange(1))
+    values = {name: value.item() for name, value in metrics.compute().items()}
+    assert values == pytest.approx({"a_accuracy": 1.0, "b_accuracy": 2 / 3, "disagreement": 1 / 3})
+
+
+def test_members_start_anew_after_computing():
+    metrics = MemberMetrics(["a", "b"])
+    metrics.update([torch.eye(2), torch.eye(2).flip(0)], torch.arange(2))
+    metrics.compute()
+    metrics.update([torch.eye(2), torch.eye(2)], torch.arange(2))
+    assert {name: value.item() for name, value in metrics.compute().items()} == {
+        "a_accuracy": 1.0, "b_accuracy": 1.0, "disagreement": 0.0,
+    }  # fmt: skip
+
+
+def test_a_single_network_has_no_members_and_nothing_is_computed():
+    metrics = MemberMetrics([])
+    metrics.update([], torch.arange(3))
+    assert metrics.compute() == {}
+
+
+def test_member_metrics_are_no_part_of_a_checkpoint():
+    metrics = MemberMetrics(["a", "b"])
+    metrics.update([torch.eye(2), torch.eye(2)], torch.arange(2))
+    assert not metrics.state_dict()
 
 
 # -- means of an epoch ----------------------------------------------------------------------------------------

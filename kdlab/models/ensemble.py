@@ -20,8 +20,9 @@ from kdlab.models.member_maps import NotFusable
 Combination = Literal["mean_logits", "mean_probabilities", "vote"]
 Fusion = Literal["auto", "always", "never"]
 
-# Fused is faster on a CPU while its largest map stays in the cache; measured by benchmarks/fused_ensemble.py.
-_CACHED_VALUES = 2**19
+# On a CPU, fused was faster while its largest map had so many values: with fewer the preparation costs more than it
+# saves, with more (2 MB in float32, so probably the cache) it was slower. Measured by benchmarks/fused_ensemble.py.
+_WORTHWHILE = range(2**12, 2**19 + 1)
 
 
 def combine(logits: Tensor, rule: Combination) -> Tensor:
@@ -63,8 +64,8 @@ class NetworkEnsemble(nn.Module):
     Args:
         networks: the members.
         combination: ``mean_probabilities``, ``mean_logits`` or ``vote``.
-        fusion: ``auto`` runs the members as one where that is faster: on a CPU, for small batches or small maps.
-            ``always`` does so wherever it is possible, ``never`` runs them one by one.
+        fusion: ``auto`` runs the members as one where that was measured to be faster: on a CPU, while the largest map
+            of all members is small; on other devices, not measured yet, one by one. ``always`` does so wherever it is possible, ``never`` runs them one by one.
 
     Raises:
         UsageError: if there are no networks.
@@ -135,7 +136,7 @@ class NetworkEnsemble(nn.Module):
         fused = self._fused[kind]
         if fused is None or not fused.still_fits():
             return None
-        pays = image.device.type == "cpu" and batch * fused.largest_map <= _CACHED_VALUES
+        pays = image.device.type == "cpu" and batch * fused.largest_map in _WORTHWHILE
         return fused if pays or self.fusion == "always" else None
 
     def _fuse(self, image: Tensor) -> FusedNetworks | None:

@@ -47,7 +47,7 @@ def test_two_processes_train_one_run_and_test_like_one(tmp_path: Path, digits_te
     shown = run(["test", "--config", str(RunFolder(folders[0]).config), *alone])
     assert shown.returncode == 0, shown.stderr[-3000:]
     test = result["student"]["test"]
-    row = next(line for line in shown.stdout.splitlines() if "student" in line)
+    row = next(line for line in shown.stdout.splitlines() if line.startswith("│ student"))
     for cell in (
         f"{100 * test['accuracy']:.2f}",
         f"{100 * test['top5']:.2f}",
@@ -55,7 +55,7 @@ def test_two_processes_train_one_run_and_test_like_one(tmp_path: Path, digits_te
         f"{test['ece']:.4f}",
     ):
         assert cell in row
-    teacher = next(line for line in shown.stdout.splitlines() if "teacher " in line and "%" not in line)
+    teacher = next(line for line in shown.stdout.splitlines() if line.startswith("│ teacher"))
     assert f"{result['teacher']['test']['nll']:.4f}" in teacher
 
 
@@ -63,3 +63,13 @@ def test_the_test_split_does_not_divide_into_the_batches_of_two_ranks() -> None:
     data = Digits(eval_batch_size=47)
     assert len(data.test_split) % (2 * 47) != 0  # what the test above rests on
     assert torch.unique(data.test_split.labels).numel() == 10
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_when_the_folder_is_in_use(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "digits" / "independent-seed0")
+    folder.claim()
+    done = run(["fit", "--config", "digits/independent", "--config", "run/ddp", "--runs_dir", str(tmp_path)])
+    folder.release()
+    assert done.returncode == 3, done.stderr[-3000:]
+    assert "belongs to a running process" in done.stderr

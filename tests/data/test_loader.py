@@ -3,6 +3,7 @@ import torch
 
 from kdlab.data import BatchLoader, Split
 from kdlab.data.counters import permutation
+from kdlab.data.loader import SEEDS
 from kdlab.errors import UsageError
 
 
@@ -193,3 +194,61 @@ def test_resuming_inside_an_epoch_that_has_other_batches_now_is_refused(name, ch
         train_loader(**changed).load_state_dict(loader.state_dict())
     list(loader)
     train_loader(**changed).load_state_dict(loader.state_dict())  # between two epochs everything may change
+
+
+# -- several streams ------------------------------------------------------------------------------------------
+
+
+def streams_of(batches, streams):
+    """The batches of each stream."""
+    parts = [[tensor.chunk(streams) for tensor in batch] for batch in batches]
+    return [[tuple(part[s] for part in batch) for batch in parts] for s in range(streams)]
+
+
+@pytest.mark.parametrize("streams", [1, 2, 4])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_each_stream_is_what_a_loader_of_one_stream_yields_for_its_seed(streams, epoch):
+    batches = epoch_of(train_loader(streams=streams), epoch)
+    assert [len(batch.label) for batch in batches] == [8 * streams] * 12 + [7 * streams]
+    for stream, own in enumerate(streams_of(batches, streams)):
+        alone = epoch_of(train_loader(seed=5 + stream * SEEDS), epoch)
+        assert same(own, alone)
+        assert stream == 0 or not same(own, epoch_of(train_loader(), epoch))
+
+
+def test_streams_of_runs_with_neighbouring_seeds_do_not_meet():
+    first = streams_of(train_loader(streams=4), 4)
+    second = streams_of(train_loader(seed=6, streams=4), 4)
+    assert not any(same(one, other) for one in first for other in second)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_streams_are_sharded_like_a_single_one(world_size):
+    for rank in range(world_size):
+        place = {"rank": rank, "world_size": world_size, "batch_size": 4}
+        batches = epoch_of(train_loader(streams=3, **place), 1)
+        for stream, own in enumerate(streams_of(batches, 3)):
+            assert same(own, epoch_of(train_loader(seed=5 + stream * SEEDS, **place), 1))
+
+
+def test_a_last_batch_of_a_single_image_per_stream_is_left_out():
+    assert [len(batch.label) for batch in train_loader(17, 8, streams=3)] == [24, 24]
+
+
+def test_streams_go_on_with_the_very_next_batch():
+    interrupted = train_loader(streams=3)
+    interrupted.sampler.set_epoch(2)
+    iterator = iter(interrupted)
+    for _ in range(5):
+        next(iterator)
+    resumed = train_loader(streams=3)
+    resumed.load_state_dict(interrupted.state_dict())
+    resumed.sampler.set_epoch(2)
+    assert same(list(resumed), epoch_of(train_loader(streams=3), 2)[5:])
+
+
+def test_a_run_goes_on_in_mid_epoch_with_as_many_streams_as_before():
+    loader = train_loader(streams=3)
+    next(iter(loader))
+    with pytest.raises(UsageError, match="with streams 3, now it is 2; resume with streams 3"):
+        train_loader(streams=2).load_state_dict(loader.state_dict())

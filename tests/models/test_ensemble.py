@@ -221,11 +221,13 @@ def test_finding_out_whether_members_fuse_draws_no_random_numbers():
 # -- when the members run one by one -------------------------------------------------------------------------
 
 
-def test_auto_fuses_small_batches_and_runs_large_ones_one_by_one():
+def test_auto_fuses_where_the_maps_are_neither_tiny_nor_large():
     ensemble = NetworkEnsemble([DigitsConv(widths=(8, 8, 8)) for _ in range(4)])
     # the largest map of the four has 4 * 8 * 8 * 8 = 2048 values, 2^19 in 256 images
     assert ensemble.runs_fused(torch.zeros(256, 1, 8, 8))
     assert not ensemble.runs_fused(torch.zeros(257, 1, 8, 8))
+    assert ensemble.runs_fused(torch.zeros(2, 1, 8, 8))
+    assert not ensemble.runs_fused(torch.zeros(1, 1, 8, 8))
     assert not NetworkEnsemble([DigitsConv()]).runs_fused(torch.zeros(1, 1, 8, 8))
     assert not ensemble.runs_fused(torch.zeros(0, 1, 8, 8))
     assert ensemble.members(torch.zeros(0, 1, 8, 8)).shape == (4, 0, 10)
@@ -366,9 +368,9 @@ class Shapeless(nn.Module):
 def test_what_could_go_wrong_silently_is_not_fused(build):
     networks = [build() for _ in range(MEMBERS)]
     image = torch.randn(4, 2, 4, 4)
-    ensemble = NetworkEnsemble(networks)
-    assert not ensemble.runs_fused(image)
-    assert ensemble.members(image).equal(torch.stack([network(image) for network in networks]))
+    assert NetworkEnsemble(networks).members(image).equal(torch.stack([network(image) for network in networks]))
+    with pytest.raises(UsageError, match="cannot run as one"):
+        NetworkEnsemble(networks, fusion="always").members(image)
 
 
 def test_an_error_of_a_member_is_reported_with_its_own_shapes():
