@@ -11,6 +11,10 @@ usage: python -m kdlab VERB [options]
   test       metrics of a trained student on the test split
   predict    class and confidence of every test image, as CSV
 
+  profile    parameters, MACs, latency, energy of networks, configs and runs, side by side
+  analyze    what a student has learnt from its teacher: numbers and figures
+  export     a trained student as one file: safetensors, torch.export or ONNX
+
 Start here (no data to download, about a minute on a laptop):
 
   python -m kdlab fit --config configs/digits/logit_matching.yaml

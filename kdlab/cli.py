@@ -8,13 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from kdlab.errors import UsageError
-from kdlab.messages import report, set_up_messages
-from kdlab.parser import KDLabParser, did_you_mean, find_config
-from kdlab.training_cli import KDLabCLI
-from kdlab.yaml_check import check_yaml
+from kdlab.verbs import VERBS, run_verb
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
 
@@ -27,29 +22,48 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 2 for a wrong option or config, 3 for a run folder in use, 4 for damaged or missing
-        files, 5 when the loss stopped being a number, 130 after Ctrl-C, 143 after SIGTERM,
-        1 for a bug of kdlab (with a traceback).
+        files, 5 when a loss stopped being a number or an exported network does not answer as the original, 130 after
+        Ctrl-C, 143 after SIGTERM, 1 for a bug of kdlab (with a traceback).
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    set_up_messages()
     try:
-        KDLabCLI(_prepared(arguments))
-    except SIGTERMException:  # before training, or in a test
-        return 128 + signal.SIGTERM
+        if arguments and arguments[0] in VERBS:
+            run_verb(arguments[0], arguments[1:])
+            return 0
+        return _train(arguments)
     except SystemExit as end:
         # Lightning turns Ctrl-C into exit(1)
         return 130 if isinstance(end.__context__, KeyboardInterrupt) else int(end.code or 0)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        from kdlab.messages import report
+
         return report(error)
+
+
+def _train(arguments: list[str]) -> int:
+    # imports Lightning, which takes seconds: a verb that does not train has its help without them
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    from kdlab.messages import set_up_messages
+    from kdlab.training_cli import KDLabCLI
+
+    set_up_messages()
+    try:
+        KDLabCLI(_prepared(arguments))
+    except SIGTERMException:  # before training, or in a test
+        return 128 + signal.SIGTERM
     return 0
 
 
 def _prepared(arguments: list[str]) -> list[str]:
     """Find the configs that are meant by name, and remember whether the whole help is wanted."""
+    from kdlab.parser import KDLabParser, did_you_mean, find_config
+    from kdlab.yaml_check import check_yaml
+
     if arguments and not arguments[0].startswith("-") and arguments[0] not in TRAINING_VERBS:
-        raise UsageError(f"there is no verb {arguments[0]}{did_you_mean(arguments[0], list(TRAINING_VERBS))}")
+        raise UsageError(f"there is no verb {arguments[0]}{did_you_mean(arguments[0], [*TRAINING_VERBS, *VERBS])}")
     KDLabParser.full_help = "--help_all" in arguments
     prepared = ["--help" if argument == "--help_all" else argument for argument in arguments]
     for i, argument in enumerate(prepared):

@@ -205,7 +205,8 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         self._teachers_digest = [digest(teacher) for teacher in unchanging]
         # DDP reads this: a teacher that never changes is equal everywhere and needs no broadcast
         tensors = [*self.named_parameters(), *self.named_buffers()]
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in tensors if name.startswith(tuple(self.unsaved()))]
+        unsaved = tuple(self.unsaved())
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in tensors if name.startswith(unsaved)]
 
     def check_networks(self, image_shape: tuple[int, int, int], num_classes: int, required: bool) -> None:
         """Load the teacher and see that every network fits the data.

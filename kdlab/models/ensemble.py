@@ -65,7 +65,8 @@ class NetworkEnsemble(nn.Module):
         networks: the members.
         combination: ``mean_probabilities``, ``mean_logits`` or ``vote``.
         fusion: ``auto`` runs the members as one where that was measured to be faster: on a CPU, while the largest map
-            of all members is small; on other devices, not measured yet, one by one. ``always`` does so wherever it is possible, ``never`` runs them one by one.
+            of all members is small; on other devices, not measured yet, one by one. ``always`` does so wherever it is
+            possible, ``never`` runs them one by one.
 
     Raises:
         UsageError: if there are no networks.
@@ -105,7 +106,8 @@ class NetworkEnsemble(nn.Module):
             return fused(image)
         images = image if image.dim() == 5 else [image] * len(self.networks)
         logits = [network(own) for network, own in zip(self.networks, images, strict=True)]
-        if len({answer.shape for answer in logits}) > 1:
+        classes = [int(answer.shape[-1]) for answer in logits]  # int: a tracer's sizes are tensors
+        if len(set(classes)) > 1:
             shapes = ", ".join(str(list(answer.shape)) for answer in logits)
             raise UsageError(f"the members return logits of shapes {shapes}; give all the same num_classes")
         return torch.stack(logits)

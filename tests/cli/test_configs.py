@@ -1,41 +1,119 @@
 """Every config that is shipped runs, for two batches, through the command line."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+import kdlab.methods
 from kdlab.cli import main
+from kdlab.methods import FeatureMatching, Method
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PARTS = ("models", "teachers", "trainers", "run")  # included by the others, or laid over them
 RUNS = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob("*/*.yaml") if p.parent.name not in PARTS)
+DATA_SETS = ("digits", "mnist", "cifar100")
+BASES = (Method, FeatureMatching)  # what methods are made of, not methods that a paper describes
+LOGIT_LOSSES = ("decoupled_kd", "dist", "multi_level_kd")
+TEACHERS = ("teacher_ensemble", "ema_teacher", "born_again", "teacher_assistant", "weak_teacher")
+
+# Two images are the smallest batch that has relations, and batch norm. ResNet32x4 takes its time on a processor.
+SMALL = ["--data.batch_size", "2", "--data.eval_batch_size", "2"]
+SHORT = ["--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder without `runs`: no teacher is trained, and untrained ones stand in, whatever was run before."""
+    monkeypatch.chdir(tmp_path)
+
+
+def read(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((CONFIGS / name).read_text())
+    return config
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_config_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    arguments = ["fit", "--config", name, "--config", "run/smoke", "--runs_dir", str(tmp_path)]
-    arguments += ["--data.batch_size", "8", "--data.eval_batch_size", "8"]
+    arguments = ["fit", "--config", name, "--config", "run/smoke", "--runs_dir", str(tmp_path / "out"), *SMALL, *SHORT]
     if not name.startswith("digits"):
         arguments += ["--data.data_dir", str(request.getfixturevalue("real_data_dir"))]
-    if name.endswith("logit_matching.yaml"):
-        arguments += ["--model.teacher.checkpoint", str(tmp_path / "x" / "t" / "student.safetensors")]
+    if "hint_epochs" in read(name)["model"]["init_args"]:
+        arguments += ["--model.hint_epochs", "1", "--trainer.max_epochs", "2"]  # one epoch for each stage
     assert main(arguments) == 0
-    assert (tmp_path / name.split("/")[0] / f"{Path(name).stem}-seed0" / "result.json").exists()
+    seed = read(name).get("seed_everything", 0)
+    assert (tmp_path / "out" / name.split("/")[0] / f"{Path(name).stem}-seed{seed}" / "result.json").exists()
 
 
-def test_there_are_configs_for_teacher_baseline_and_distillation_of_each_data_set() -> None:
-    wanted = {
-        f"{data}/{job}"
-        for data in ("digits", "mnist", "cifar100")
-        for job in ("teacher", "independent", "logit_matching")
-    }
-    assert wanted <= {name.removesuffix(".yaml") for name in RUNS}
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_every_method_has_a_config_on_every_data_set(data: str) -> None:
+    methods = {name for name in kdlab.methods.__all__ if getattr(kdlab.methods, name) not in BASES}
+    assert methods <= {read(name)["model"]["class_path"] for name in RUNS if name.startswith(f"{data}/")}
+
+
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_every_data_set_has_a_teacher_a_baseline_and_logit_matching(data: str) -> None:
+    assert {f"{data}/{job}.yaml" for job in ("teacher", "independent", "logit_matching")} <= set(RUNS)
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar100"])
+@pytest.mark.parametrize("job", [*LOGIT_LOSSES, *TEACHERS, "function_matching"])
+def test_variants_of_logit_matching_need_no_class_of_their_own(data: str, job: str) -> None:
+    assert read(f"{data}/{job}.yaml")["model"]["class_path"] == "LogitMatching"
+
+
+def teachers(node: object) -> list[dict[str, Any]]:
+    """The arguments of every teacher with a recipe, parts included."""
+    if isinstance(node, str) and node.startswith("../teachers/"):
+        return teachers(read(node.removeprefix("../")))
+    if isinstance(node, list):
+        return [found for item in node for found in teachers(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [node] if "recipe" in node else []
+    return own + [found for item in node.values() for found in teachers(item)]
+
+
+def recipe_of(teacher: dict[str, Any]) -> str:
+    """The config that trains a teacher, as a name in RUNS."""
+    return str(teacher["recipe"]).removeprefix("configs/")
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if teachers(read(name))])
+def test_teacher_is_what_its_recipe_trains_and_lies_where_it_is_written(name: str) -> None:
+    for teacher in teachers(read(name)):
+        recipe = recipe_of(teacher)
+        made = read(recipe)  # fails if there is no such recipe
+        assert teacher["network"] == made["model"]["init_args"]["student"]
+        run = f"{recipe.removesuffix('.yaml')}-seed{made.get('seed_everything', 0)}"
+        assert teacher["checkpoint"] == f"runs/{run}/student.safetensors"
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar100"])
+@pytest.mark.parametrize("job", ["born_again", "teacher_assistant"])
+def test_generations_and_assistants_are_chains_of_three_networks(data: str, job: str) -> None:
+    (middle,) = teachers(read(f"{data}/{job}.yaml"))
+    (first,) = teachers(read(recipe_of(middle)))
+    assert not teachers(read(recipe_of(first)))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_header_says_what_it_is_and_how_to_run_it(name: str) -> None:
+    text = (CONFIGS / name).read_text()
+    header = [line for line in text.splitlines()[:6] if line.startswith("# ")]
+    assert f"python -m kdlab fit --config configs/{name}" in "\n".join(header)
+    assert not header[0].startswith("#   ")
+    if read(name)["model"]["class_path"] not in ("IndependentStudent", "SubStudentEnsemble"):
+        assert re.search(r"(Paper|Recipe|Source): .*\b(19|20)\d\d\b", "\n".join(header)) or "studies" in header[0]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.relative_to(CONFIGS).as_posix())
 def test_config_fits_on_a_screen(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 40
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "run").glob("*.yaml")), ids=lambda path: path.name)

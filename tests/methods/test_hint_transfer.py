@@ -171,7 +171,9 @@ class Snapshots(pl.Callback):
         gradients = {name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None}
         buffers = {name: state[p].get("momentum_buffer") for name, p in pl_module.named_parameters() if p in state}
         if trainer.global_step % 9 == 1:  # the first step of an epoch
-            self.remembered.append((names, gradients, {name: b.clone() for name, b in buffers.items() if b is not None}))
+            self.remembered.append(
+                (names, gradients, {name: b.clone() for name, b in buffers.items() if b is not None})
+            )
 
 
 GUIDED = ("student.layer1.", "student.layer2.", "regressors.")  # the guided layer, what is below it, the regressor
@@ -262,7 +264,9 @@ def test_stage_one_has_an_epoch_at_least(epochs):
 
 @pytest.mark.parametrize("epochs", [2, 3])
 def test_stage_two_must_fit_into_the_run(fit, epochs):
-    with pytest.raises(UsageError, match=f"hint_epochs is {epochs}, but the run has 2 epoch.*max_epochs above {epochs}"):
+    with pytest.raises(
+        UsageError, match=f"hint_epochs is {epochs}, but the run has 2 epoch.*max_epochs above {epochs}"
+    ):
         fit(fitnet(hint_epochs=epochs), max_epochs=2)
 
 

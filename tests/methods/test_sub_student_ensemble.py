@@ -294,7 +294,7 @@ def test_a_mean_teacher_follows_its_own_member_and_is_saved(fit):
 
 def test_a_missing_teacher_is_told_once_per_member_in_test_and_stops_fit(fit, tmp_path, caplog):
     gone = str(tmp_path / "gone.safetensors")
-    with pytest.raises(IntegrityError, match="gone.safetensors does not exist"):
+    with pytest.raises(IntegrityError, match=r"gone\.safetensors does not exist"):
         fit(ensemble(matching(stored(gone)), matching(stored(gone))))
     system = ensemble(independent(), independent())
     trainer = fit(system, max_epochs=0)

@@ -113,3 +113,14 @@ def test_a_network_with_an_unsupported_operator_says_which(caplog):
         result = MACsProfiler().profile(Distances(64, 10), (1, 8, 8))
     assert result.uncounted_ops == {"aten::cdist": 1}
     assert "macs of Distances: aten::cdist may multiply and add, but nobody counts them; macs is too low" in caplog.text
+
+
+def test_an_ensemble_costs_the_sum_of_its_members():
+    from kdlab.models import DigitsConv
+    from kdlab.models.ensemble import NetworkEnsemble
+
+    one = MACsProfiler().profile(DigitsConv(), (1, 8, 8))
+    for fusion in ("auto", "always", "never"):
+        four = MACsProfiler().profile(NetworkEnsemble([DigitsConv() for _ in range(4)], fusion=fusion), (1, 8, 8))
+        assert four.macs == 4 * one.macs
+        assert four.macs_agree

@@ -1,0 +1,20 @@
+"""What is done with networks and finished runs: ``profile``, ``analyze``, ``export``.
+
+A verb is a module with `main`. It reads its options before it imports anything that takes time, so that its help is
+there at once.
+"""
+
+import importlib
+from collections.abc import Sequence
+
+VERBS = ("profile", "analyze", "export")
+
+
+def run_verb(verb: str, arguments: Sequence[str]) -> None:
+    """Run one of `VERBS`.
+
+    Raises:
+        KDLabError: what the user must know.
+        SystemExit: after ``--help``.
+    """
+    importlib.import_module(f"kdlab.verbs.{verb}").main(arguments)

@@ -1,0 +1,129 @@
+"""A run's method and data, built again by the parser that trained it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from kdlab.data import ImageData
+from kdlab.errors import IntegrityError, UsageError
+from kdlab.methods import Method
+from kdlab.parser import find_config
+from kdlab.run.folder import RunFolder
+from kdlab.run.science import differences, science
+from kdlab.teachers import Teacher
+from kdlab.training_cli import KDLabCLI
+from kdlab.weights import Card, load_weights
+from kdlab.yaml_check import check_yaml
+
+log = logging.getLogger(__name__)
+
+# where and how the run was trained says nothing of what it is
+_ANYWHERE = (
+    "--profile=false", "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto",
+    "--trainer.num_nodes=1", "--trainer.logger=false", "--trainer.callbacks=null", "--trainer.plugins=null",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """What a run, or a config that has not run yet, consists of.
+
+    Attributes:
+        name: of the run's folder or of the config.
+        method: in eval mode on the processor; its student has the run's weights.
+        data: the data set, not read yet.
+        card: what the weights say of themselves; empty for a config.
+        folder: of the run; None for a config.
+        config: the resolved config.
+    """
+
+    name: str
+    method: Method
+    data: ImageData
+    card: Card
+    folder: RunFolder | None
+    config: dict[str, Any]
+
+    def teacher(self) -> Teacher | None:
+        """Return the teacher with its weights; None where the run has none or its weights are not there (logged)."""
+        teacher = self.method.teacher
+        if teacher is None:
+            return None
+        try:
+            teacher.load()
+        except IntegrityError as error:
+            log.warning("%s is looked at without its teacher: %s", self.name, error)
+            return None
+        if not teacher.ready:
+            log.warning("%s is looked at without its teacher: a teacher that learns is not kept with a run", self.name)
+            return None
+        return teacher.eval()
+
+
+def load_run(path: Path | str, data_dir: str | None = None) -> LoadedRun:
+    """Build the method and data of a run and load the student that its protocol names.
+
+    Args:
+        path: the run's folder.
+        data_dir: folder of the data sets, where it is not the one of the training any more.
+
+    Raises:
+        UsageError: if it is no run's folder.
+        IntegrityError: if the student's weights are missing, damaged, or of another network.
+    """
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        raise UsageError(
+            f"{path} is no run: it holds no config.yaml; give a folder that `fit` wrote, runs/<experiment>/<name>"
+        )
+    if not folder.student.is_file():
+        raise IntegrityError(
+            f"the run in {path} has no student.safetensors: it has not ended; continue it with: "
+            f"python -m kdlab fit --config {folder.config} --ckpt_path {folder.last}"
+        )
+    cli = _build(folder.config, data_dir)
+    card = load_weights(cli.model.student, folder.student)
+    changes = differences(card["config"], science(cli.resolved)) if "config" in card else []
+    if changes:
+        log.warning("%s was trained with another config: %s", folder.student, "; ".join(changes))
+    name = folder.path.resolve().name
+    return LoadedRun(name, cli.model.eval(), cli.datamodule, card, folder, cli.resolved)
+
+
+def load_config(name: str) -> LoadedRun:
+    """Build the method and data of a config, with random weights.
+
+    Args:
+        name: a file, or a config of the package by name, such as ``digits/logit_matching``.
+
+    Raises:
+        UsageError: if there is no such config, or it cannot be built.
+    """
+    path = Path(find_config(name))
+    cli = _build(path, None)
+    return LoadedRun(path.stem, cli.model.eval(), cli.datamodule, {}, None, cli.resolved)
+
+
+class _Builder(KDLabCLI):
+    """Builds what a config describes and runs nothing."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return one that stands by."""
+        return Trainer(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+
+    def test(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
+        """Do nothing."""
+
+
+def _build(config: Path, data_dir: str | None) -> _Builder:
+    check_yaml(config)
+    where = [] if data_dir is None else [f"--data.data_dir={data_dir}"]
+    return _Builder(["test", "--config", str(config), *_ANYWHERE, *where])
