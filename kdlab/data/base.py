@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdlab.data.augment import Augmentation
 from kdlab.data.counters import Stream, counter_bits
-from kdlab.data.loader import BatchLoader
+from kdlab.data.loader import SEEDS, BatchLoader
 from kdlab.data.mixing import Mixing
 from kdlab.data.normalise import Normalize
 from kdlab.data.split import NoiseKind, Split, divide
@@ -271,10 +271,17 @@ class ImageData(LightningDataModule):
         seen = self.plain_view(batch._replace(image=image))
         if self.mixing is None:
             return seen
-        epoch = 0 if self._train_loader is None else self._train_loader.epoch
-        bits = counter_bits(self.seed, epoch, batch.index[:1], Stream.MIXING)
-        mixed, label = self.mixing.to(image.device)(seen.image, seen.label, self.num_classes, bits)
-        return seen._replace(image=mixed, label=label)
+        epoch, streams = (
+            (0, 1) if self._train_loader is None else (self._train_loader.epoch, self._train_loader.streams)
+        )
+        mixing = self.mixing.to(image.device)
+        mixed = []
+        for stream, part in enumerate(zip(*(tensor.chunk(streams) for tensor in seen), strict=True)):
+            own = Batch(*part)  # each stream is mixed in itself, as it would be alone
+            bits = counter_bits(self.seed + stream * SEEDS, epoch, own.index[:1], Stream.MIXING)
+            mixed.append(mixing(own.image, own.label, self.num_classes, bits))
+        images, labels = zip(*mixed, strict=True)
+        return seen._replace(image=torch.cat(images), label=torch.cat(labels))
 
     def plain_view(self, batch: Batch) -> Batch:
         """Normalise a batch, and do nothing else to it."""

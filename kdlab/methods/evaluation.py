@@ -66,7 +66,7 @@ class Evaluation(LightningModule):
             self.fidelity.update(logits, teacher_logits)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test metrics: ``test/...`` of the student, ``teacher/test_...`` of the teacher, and how they agree."""
+        """Log ``test/...`` of the student, ``teacher/test_...`` of the teacher, and how far they agree."""
         self._log("test", self.test_metrics.compute() | self.member_metrics.compute())
         if self.teacher is not None and self.teacher.ready:
             metrics = self.teacher_test_metrics.compute()

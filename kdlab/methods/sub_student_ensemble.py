@@ -26,6 +26,8 @@ class SubStudentEnsemble(Method):
     ``train/member<m>_<term>_loss``; the ensemble's metrics, each member's accuracy and their pairwise disagreement
     are logged in validation and test. Optimizer and schedule are the ensemble's; those of a member are not used.
 
+    Gradient clipping by norm is the exception: the Trainer clips the norm over all members together.
+
     A step takes `data.batch_size` images for each member. Members of equal architecture, and without tapped layers,
     run as one computation where that is faster. Members that name the same teacher checkpoint share one teacher.
 

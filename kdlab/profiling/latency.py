@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -120,12 +120,34 @@ class LatencyProfiler(Profiler):
         self.seconds = seconds
         self.variants = variants
 
-    @torch.inference_mode()
     def measure(self, network: nn.Module, image: Tensor) -> LatencyProfile:
         """Return the latency of every variant and batch size that can run."""
+        return self.measure_together([(network, image)])[0]
+
+    @torch.inference_mode()
+    def measure_together(self, networks: Sequence[tuple[nn.Module, Tensor]]) -> list[LatencyProfile]:
+        """Return the latency of several networks that take turns, so that a busy moment does not hit one alone.
+
+        Args:
+            networks: what `measure` gets, for each.
+        """
+        plans = [self._plan(network, image) for network, image in networks]
+        time_cases([planned.case for plan, _ in plans for planned in plan], self.seconds)
+        return [
+            LatencyProfile(
+                runs=tuple(_latency(planned) for planned in plan),
+                device=describe_device(image.device),
+                threads=torch.get_num_threads(),
+                image_shape=tuple(image.shape[1:]),
+                not_measured=failed,
+            )
+            for (plan, failed), (_, image) in zip(plans, networks, strict=True)
+        ]
+
+    def _plan(self, network: nn.Module, image: Tensor) -> tuple[list[_Planned], dict[str, str]]:
+        """What is to be timed of one network, and the variants that cannot run with their reasons."""
+        plan: list[_Planned] = []
         failed: dict[str, str] = {}
-        cases: dict[tuple[str, int], Case] = {}
-        inputs: dict[tuple[str, int], tuple[nn.Module, Tensor]] = {}
         for variant in self.variants:
             try:
                 run, dtype = _prepare(network, variant, image.dtype)
@@ -133,17 +155,23 @@ class LatencyProfiler(Profiler):
                     batch = noise_batch(image, size).to(dtype)
                     case = Case(_call(run, batch))
                     case.call()  # compiles, and finds out whether the variant can run at all
-                    cases[variant, size] = case
-                    inputs[variant, size] = run, batch
+                    plan.append(_Planned(variant, size, run, batch, case))
             except RuntimeError as error:
                 if variant == "eager":
                     raise
                 failed[variant] = str(error).strip().partition("\n")[0]
-                cases = {key: case for key, case in cases.items() if key[0] != variant}
-        time_cases(list(cases.values()), self.seconds)
-        runs = (_latency(*key, case, *inputs[key]) for key, case in cases.items())
-        shape = tuple(image.shape[1:])
-        return LatencyProfile(tuple(runs), describe_device(image.device), torch.get_num_threads(), shape, failed)
+                plan = [planned for planned in plan if planned.variant != variant]
+        return plan, failed
+
+
+class _Planned(NamedTuple):
+    """One batch size of one variant, ready to be timed."""
+
+    variant: str
+    batch_size: int
+    network: nn.Module
+    batch: Tensor
+    case: Case
 
 
 def _prepare(network: nn.Module, variant: Variant, dtype: torch.dtype) -> tuple[nn.Module, torch.dtype]:
@@ -164,19 +192,19 @@ def _call(network: nn.Module, batch: Tensor) -> Callable[[], None]:
     return call
 
 
-def _latency(variant: str, batch_size: int, case: Case, network: nn.Module, batch: Tensor) -> BatchLatency:
-    ms = distribution(case.rounds)
+def _latency(planned: _Planned) -> BatchLatency:
+    ms, batch = distribution(planned.case.rounds), planned.batch
     return BatchLatency(
-        variant=variant,
-        engine="compiled" if variant.startswith("compiled") else "eager",
+        variant=planned.variant,
+        engine="compiled" if planned.variant.startswith("compiled") else "eager",
         dtype=str(batch.dtype).removeprefix("torch."),
-        batch_size=batch_size,
+        batch_size=planned.batch_size,
         **{name: getattr(ms, name.removeprefix("latency_ms_")) for name in METRICS},
         latency_n=ms.n,
-        throughput_images_per_s=1e3 * batch_size / ms.mean,
-        device_ms_p50=_device_ms(network, batch) if batch.is_cuda else None,
-        warmup_n=case.warmup_n + 1,
-        warmup_stable=case.stable,
+        throughput_images_per_s=1e3 * planned.batch_size / ms.mean,
+        device_ms_p50=_device_ms(planned.network, batch) if batch.is_cuda else None,
+        warmup_n=planned.case.warmup_n + 1,
+        warmup_stable=planned.case.stable,
     )
 
 

@@ -34,7 +34,7 @@ class RunRecorder(Callback):
         self.folder: RunFolder | None = resumed
         self._resumes = resumed is not None
         self.train_seconds = 0.0  # of all processes that worked on this run, one after the other
-        self.images_per_s: list[float] = []  # training part of each epoch
+        self.images_per_s: list[float] = []  # training part of each epoch; in an ensemble, of each member
         self._resume_step = 0
         self._started = 0.0
         self._epoch_started: tuple[float, int] | None = None

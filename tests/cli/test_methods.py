@@ -19,7 +19,7 @@ from kdlab.run.folder import RunFolder
 FEW_IMAGES = ["--data.train_per_class", "30", "--data.batch_size", "32", "--trainer.log_every_n_steps", "0",
               "--profile", "false"]  # fmt: skip
 STEPS_PER_EPOCH = 10  # 300 images in batches of 32
-OPTIONS = {"fitnet": ["--model.hint_epochs", "1"]}  # of few
+OPTIONS = {"fitnet": ["--model.hint_epochs", "1"]}  # the second epoch is stage two's
 METHODS = (
     "independent", "logit_matching", "logit_standardization", "decoupled_kd", "hint_transfer", "fitnet",
     "attention_transfer", "similarity_preserving", "relational_kd", "probabilistic_kt", "mutual_learning",
@@ -97,7 +97,17 @@ def rank(number: int, port: int, arguments: list[str], out: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_trains_in_two_processes_that_stay_equal(name: str, tmp_path: Path, workplace: Path) -> None:
-    arguments = command(name, tmp_path, "--config", "run/ddp", "--trainer.max_epochs", "2", "--data.batch_size", "37")
+    train_in_two_processes(command(name, tmp_path), tmp_path)
+
+
+@pytest.mark.slow
+def test_hints_alone_which_reach_a_part_of_the_student_train_in_two_processes(tmp_path: Path, workplace: Path) -> None:
+    train_in_two_processes(command("hint_transfer", tmp_path, "--model.label_weight", "0"), tmp_path)
+
+
+def train_in_two_processes(arguments: list[str], tmp_path: Path) -> None:
+    """Train for two epochs, whose last batch is smaller, and compare the ranks' weights."""
+    arguments += ["--config", "run/ddp", "--trainer.max_epochs", "2", "--data.batch_size", "37"]
     context, port = multiprocessing.get_context("fork"), free_port()
     ranks = [context.Process(target=rank, args=(number, port, arguments, tmp_path)) for number in range(2)]
     for process in ranks:

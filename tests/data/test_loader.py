@@ -252,3 +252,25 @@ def test_a_run_goes_on_in_mid_epoch_with_as_many_streams_as_before():
     next(iter(loader))
     with pytest.raises(UsageError, match="with streams 3, now it is 2; resume with streams 3"):
         train_loader(streams=2).load_state_dict(loader.state_dict())
+
+
+def test_each_stream_is_mixed_in_itself_as_it_would_be_alone():
+    from types import SimpleNamespace
+
+    from kdlab.data import Digits, Mixup
+    from kdlab.data.loader import SEEDS
+
+    def first_batch(seed, streams):
+        data = Digits(batch_size=16, seed=seed, mixing=Mixup())
+        method = SimpleNamespace(streams=streams)
+        data.trainer = SimpleNamespace(
+            lightning_module=method, global_rank=0, world_size=1, overfit_batches=0,
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        )  # fmt: skip
+        return data.training_view(next(iter(data.train_dataloader())))
+
+    both = first_batch(3, 2)
+    for stream in (0, 1):
+        alone = first_batch(3 + stream * SEEDS, 1)
+        assert both.image[16 * stream :][:16].equal(alone.image)
+        assert both.label[16 * stream :][:16].equal(alone.label)
