@@ -39,8 +39,8 @@ def check_config(config: Namespace) -> None:
         raise UsageError(f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true")
     if torch.backends.mps.is_available() and config.trainer.accelerator in ("auto", "mps"):
         raise UsageError(
-            f"trainer.accelerator is {config.trainer.accelerator}, which is MPS here, but the metrics are float64, which "
-            "MPS lacks; set --trainer.accelerator cpu"
+            f"trainer.accelerator is {config.trainer.accelerator}, which is MPS here, but the metrics are float64 and "
+            "MPS has none; set --trainer.accelerator cpu"
         )
     data = import_class(config.data.class_path)
     for slot in network_slots(config.model, "model"):

@@ -17,7 +17,8 @@ CHECKOUT_CONFIGS = Path(__file__).parents[1] / "configs"  # in a checkout
 
 # what `--help` shows; `--help_all` shows everything
 MAIN_OPTIONS = (
-    "config", "print_config", "seed_everything", "experiment", "name", "runs_dir", "profile", "ckpt_path", "model", "data",
+    "config", "print_config", "seed_everything", "experiment", "name", "runs_dir", "profile", "ckpt_path",
+    "model", "data",
     "trainer.max_epochs", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision",
     "trainer.callbacks", "trainer.logger", "trainer.log_every_n_steps",
     "trainer.limit_train_batches", "trainer.fast_dev_run",

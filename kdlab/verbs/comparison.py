@@ -199,7 +199,7 @@ def as_table(all_costs: Sequence[Costs], batch_size: int, device: torch.device) 
     """Return the table for a terminal, one column per network, with its notes."""
     shown = rows(all_costs, batch_size)
     table = Table()  # a network has more figures than a terminal has room for columns
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for row in shown:
         table.add_column(row["network"], justify="right", overflow="fold")
     for figure in list(shown[0])[1:]:

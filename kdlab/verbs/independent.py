@@ -1,0 +1,43 @@
+"""The independent student to compare a distilled one with, when nobody names one."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def find_independent(run: Path) -> Path | None:
+    """Return the run beside `run` that trained the same student on the same data without a teacher, if there is one.
+
+    Of several, the one with the run's own seed, else the first by name.
+    """
+    own = _result(run)
+    if own is None or own.get("method") == "IndependentStudent":
+        return None
+    found = []
+    for folder in sorted(run.resolve().parent.iterdir()):
+        other = _result(folder)
+        if other is not None and other.get("method") == "IndependentStudent" and _kind(other) == _kind(own):
+            found.append((other.get("seed") != own.get("seed"), folder))
+    if not found:
+        return None
+    _, chosen = min(found, key=lambda pair: pair[0])
+    log.info("compared with the independent student in %s; name another with --against", chosen)
+    return chosen
+
+
+def _kind(result: dict[str, Any]) -> tuple[object, ...]:
+    """What two runs must share so that only the teacher differs."""
+    student, protocol = result.get("student", {}), result.get("protocol", {})
+    names = ("name", "fingerprint", "split_seed", "val_fraction", "train_per_class", "label_noise")
+    return (student.get("network"), student.get("parameters"), *(protocol.get(name) for name in names))
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
