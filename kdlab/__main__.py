@@ -14,6 +14,7 @@ usage: python -m kdlab VERB [options]
   profile    parameters, MACs, latency, energy of networks, configs and runs, side by side
   analyze    what a student has learnt from its teacher: numbers and figures
   export     a trained student as one file: safetensors, torch.export or ONNX
+  cache      what a cached teacher says about the training images, ahead of the runs that ask
 
 Start here (no data to download, about a minute on a laptop):
 

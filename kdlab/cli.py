@@ -6,7 +6,6 @@
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from kdlab.errors import UsageError
 from kdlab.verbs import VERBS, run_verb
@@ -59,19 +58,10 @@ def _train(arguments: list[str]) -> int:
 
 def _prepared(arguments: list[str]) -> list[str]:
     """Find the configs that are meant by name, and remember whether the whole help is wanted."""
-    from kdlab.parser import KDLabParser, did_you_mean, find_config
-    from kdlab.yaml_check import check_yaml
+    from kdlab.parser import KDLabParser, did_you_mean
+    from kdlab.yaml_check import find_configs
 
     if arguments and not arguments[0].startswith("-") and arguments[0] not in TRAINING_VERBS:
         raise UsageError(f"there is no verb {arguments[0]}{did_you_mean(arguments[0], [*TRAINING_VERBS, *VERBS])}")
     KDLabParser.full_help = "--help_all" in arguments
-    prepared = ["--help" if argument == "--help_all" else argument for argument in arguments]
-    for i, argument in enumerate(prepared):
-        if argument in ("--config", "-c") and i + 1 < len(prepared):
-            prepared[i + 1] = find_config(prepared[i + 1])
-            check_yaml(Path(prepared[i + 1]))
-        elif argument.startswith("--config="):
-            path = find_config(argument.removeprefix("--config="))
-            check_yaml(Path(path))
-            prepared[i] = f"--config={path}"
-    return prepared
+    return find_configs(["--help" if argument == "--help_all" else argument for argument in arguments])

@@ -30,6 +30,6 @@ class IntegrityError(KDLabError):
 
 
 class NumericalError(KDLabError, ArithmeticError):
-    """A loss stopped being a finite number (exit code 5)."""
+    """A loss is no finite number any more, or an exported network differs from its original (exit code 5)."""
 
     exit_code = 5

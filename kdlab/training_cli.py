@@ -80,7 +80,7 @@ class KDLabCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, default=None, help="Folder of this run; by default CONFIG-seedSEED."
         )
-        for network in ("student", "teacher.init_args.network"):
+        for network in ("student", "teacher.init_args.network", "teacher.init_args.teacher.init_args.network"):
             for argument in ("num_classes", "in_channels"):
                 target = f"model.init_args.{network}.init_args.{argument}"
                 parser.link_arguments(f"data.{argument}", target, apply_on="instantiate")

@@ -1,11 +1,12 @@
 """A look at config files before they are parsed: YAML that is none, and keys given twice, with file and line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
 from kdlab.errors import UsageError
+from kdlab.parser import find_config
 
 
 def check_yaml(path: Path) -> None:
@@ -32,6 +33,24 @@ def check_yaml(path: Path) -> None:
         included = path.parent / text
         if text.endswith((".yaml", ".yml")) and included.is_file():
             check_yaml(included)
+
+
+def find_configs(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the configs that are meant by name as paths, once they were looked at.
+
+    Raises:
+        UsageError: if a config is not there or no YAML.
+    """
+    found = list(arguments)
+    for i, argument in enumerate(found):
+        if argument in ("--config", "-c") and i + 1 < len(found):
+            found[i + 1] = find_config(found[i + 1])
+            check_yaml(Path(found[i + 1]))
+        elif argument.startswith("--config="):
+            path = find_config(argument.removeprefix("--config="))
+            check_yaml(Path(path))
+            found[i] = f"--config={path}"
+    return found
 
 
 def _strings(node: yaml.Node, path: Path) -> Iterator[str]:

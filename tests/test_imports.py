@@ -43,6 +43,22 @@ ALLOWED = {
         "parser",
         "profiling",
     },
+    "verbs": {
+        *FOUNDATION,
+        "weights",
+        "models",
+        "teachers",
+        "methods",
+        "data",
+        "profiling",
+        "analysis",
+        "parser",
+        "config_checks",
+        "yaml_check",
+        "messages",
+        "run",
+        "training_cli",
+    },
 }
 MAY_IMPORT_CLI = {"__main__", "studies"}
 WITHOUT_LIGHTNING = ("types", "errors", "atomic", "weights", "metrics", "losses", "models", "teachers", "analysis")

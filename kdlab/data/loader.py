@@ -87,17 +87,19 @@ class BatchLoader:
         if self._resume_at is not None:
             start = self._resume_at[1] if self._resume_at[0] == epoch else 0
             self._resume_at = None
-        drawn = epoch if self.reshuffle else 0
-        seeds = [self.seed + stream * SEEDS for stream in range(self.streams)]
-        positions = torch.stack([self._positions(seed, drawn) for seed in seeds])
+        positions, views = self._draw(epoch)
         labels, index = self.split.labels[positions], self.split.index[positions]
-        views = torch.stack([self._views(own, seed, drawn) for own, seed in zip(index, seeds, strict=True)])
         for number in range(start, len(self)):
             self._yielded = number + 1
             here = slice(number * self.batch_size, (number + 1) * self.batch_size)
             chosen = positions[:, here].reshape(-1)
             rest = (t[:, here].reshape(-1) for t in (labels, index, views))
             yield Batch(self.split.images.index_select(0, chosen), *rest)
+
+    def draw(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return ``index`` and ``view`` of all images that this process sees in an epoch, ``[streams, n]`` each."""
+        positions, views = self._draw(epoch)
+        return self.split.index[positions], views
 
     @property
     def images_per_epoch(self) -> int:
@@ -149,6 +151,15 @@ class BatchLoader:
             "images_per_epoch": self.images_per_epoch,
             "streams": self.streams,
         }
+
+    def _draw(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return positions in the split and views, in the order of the epoch, ``[streams, n]`` each."""
+        drawn = epoch if self.reshuffle else 0
+        seeds = [self.seed + stream * SEEDS for stream in range(self.streams)]
+        positions = torch.stack([self._positions(seed, drawn) for seed in seeds])
+        index = self.split.index[positions]
+        views = torch.stack([self._views(own, seed, drawn) for own, seed in zip(index, seeds, strict=True)])
+        return positions, views
 
     def _positions(self, seed: int, epoch: int) -> Tensor:
         """Return this rank's positions in the split, in the order of the epoch."""

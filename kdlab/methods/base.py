@@ -107,7 +107,7 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
     @torch.no_grad()
     def ask_teacher(self, batch: Batch) -> Outputs | None:
         """Return the teacher's outputs, without gradients; None where there is no teacher."""
-        return None if self.teacher is None else self.teacher(batch)
+        return None if self.teacher is None else self.teacher.teach(batch)
 
     # -- training -----------------------------------------------------------------------------------------
 
@@ -207,6 +207,15 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         tensors = [*self.named_parameters(), *self.named_buffers()]
         unsaved = tuple(self.unsaved())
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in tensors if name.startswith(unsaved)]
+        if self.trainer.lightning_module is self:  # last of all, and not for a member of an ensemble: it is part of it
+            self._let_teachers_remember()
+
+    def _let_teachers_remember(self) -> None:
+        """Tell all teachers, however deep, that training images are next: what came before was made up."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        for part in self.modules():
+            if isinstance(part, Teacher):
+                part.remember(data, str(self.trainer.precision), self.trainer.strategy.root_device)
 
     def check_networks(self, image_shape: tuple[int, int, int], num_classes: int, required: bool) -> None:
         """Load the teacher and see that every network fits the data.

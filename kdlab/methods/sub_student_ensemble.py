@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdlab.errors import UsageError
 from kdlab.methods.base import Method
 from kdlab.models.ensemble import Combination, Fusion, NetworkEnsemble, combine
-from kdlab.teachers import FrozenTeacher, Teacher
+from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
 
 NO_TEACHER = Outputs(torch.empty(0))  # the answer to a member that has none, and does not read it
@@ -74,8 +74,8 @@ class SubStudentEnsemble(Method):
         if self.teacher is None:
             answers = (member.ask_teacher(part) for member, part in self._parts(batch))
             return NO_TEACHER._replace(members=tuple(answer or NO_TEACHER for answer in answers))
-        outputs = self.teacher(batch)
-        return cast("Outputs", outputs)._replace(members=tuple(_chunks(outputs, self.streams)))
+        outputs = self.teacher.teach(batch)
+        return outputs._replace(members=tuple(_chunks(outputs, self.streams)))
 
     def losses(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of all members, by member."""
@@ -137,13 +137,11 @@ def _chunks(outputs: Outputs, members: int) -> Iterator[Outputs]:
 def _share_teacher(members: list[Method]) -> Teacher | None:
     """Let all members use one teacher object, if they all name the same trained network; return it."""
     first = members[0].teacher
+    if first is None or not all(member.teacher is not None and first.equals(member.teacher) for member in members):
+        return None
     for member in members:
-        teacher = member.teacher
-        if not (isinstance(first, FrozenTeacher) and isinstance(teacher, FrozenTeacher) and first.equals(teacher)):
-            return None
-    assert isinstance(first, FrozenTeacher)
-    for member in members:
-        assert isinstance(member.teacher, FrozenTeacher)
-        first.tap(member.teacher.taps.layers)
+        assert member.teacher is not None
+        if member.teacher.layers:
+            first.tap(member.teacher.layers)
         member.teacher = first
     return first

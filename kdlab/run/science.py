@@ -10,6 +10,7 @@ TRAINER_KEYS = (
     "check_val_every_n_epoch", "val_check_interval", "limit_val_batches",
 )  # fmt: skip
 PLACES = ("data_dir", "eval_batch_size", "resident")  # data options that do not change what is learnt
+CACHE_PLACES = ("cache_dir", "place", "max_gib")  # where a teacher's answers are remembered
 MOST_SHOWN = 6
 
 Config = Mapping[str, Any]
@@ -21,10 +22,25 @@ def science(config: Config) -> dict[str, Any]:
     data["init_args"] = {key: value for key, value in (data.get("init_args") or {}).items() if key not in PLACES}
     trainer = config.get("trainer") or {}
     return {
-        "model": config.get("model"),
+        "model": _without_places(config.get("model")),
         "data": data,
         "seed_everything": config.get("seed_everything"),
         "trainer": {key: trainer[key] for key in TRAINER_KEYS if trainer.get(key) is not None},
+    }
+
+
+def _without_places(node: Any) -> Any:  # noqa: ANN401
+    """A part of the model's config without where cached teachers keep their answers."""
+    if isinstance(node, list):
+        return [_without_places(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    cached = str(node.get("class_path", "")).endswith("CachedTeacher")
+    return {
+        key: {name: _without_places(value) for name, value in content.items() if name not in CACHE_PLACES}
+        if cached and key == "init_args"
+        else _without_places(content)
+        for key, content in node.items()
     }
 
 

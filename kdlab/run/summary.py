@@ -19,7 +19,7 @@ from kdlab.methods import Method
 from kdlab.run.costs import cost_report, cost_table
 from kdlab.run.environment import describe_environment
 from kdlab.run.recorder import RunRecorder
-from kdlab.teachers import FrozenTeacher
+from kdlab.teachers import CachedTeacher, FrozenTeacher
 
 COLUMNS = {"accuracy": "accuracy %", "top5": "top-5 %", "nll": "NLL", "ece": "ECE", "agreement": "agrees %"}
 PERCENT = ("accuracy", "top5", "agreement")
@@ -43,12 +43,13 @@ def build_result(
     result["protocol"] |= data.describe()
     result["protocol"]["n_tested"] = sum(map(sum, model.test_report["confusion_matrix"]))
     result["student"] = describe_network(model.student) | {"test": _under("test/", logged)} | model.test_report
-    if model.teacher is not None and model.teacher.ready:
-        teacher = model.teacher.network if isinstance(model.teacher, FrozenTeacher) else model.teacher
-        result["teacher"] = describe_network(teacher) | {"test": _under("teacher/test_", logged)}
-        if isinstance(model.teacher, FrozenTeacher):
-            result["teacher"]["checkpoint"] = None if model.teacher.untrained else model.teacher.checkpoint
-            result["teacher"]["untrained"] = model.teacher.untrained
+    teacher = model.teacher.teacher if isinstance(model.teacher, CachedTeacher) else model.teacher
+    if teacher is not None and teacher.ready:
+        network = teacher.network if isinstance(teacher, FrozenTeacher) else teacher
+        result["teacher"] = describe_network(network) | {"test": _under("teacher/test_", logged)}
+        if isinstance(teacher, FrozenTeacher):
+            result["teacher"]["checkpoint"] = None if teacher.untrained else teacher.checkpoint
+            result["teacher"]["untrained"] = teacher.untrained
     if recorder is not None:
         result["train_seconds"] = round(recorder.train_seconds, 3)
         result["train_images_per_s"] = (

@@ -2,12 +2,71 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Protocol, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kdlab.errors import UsageError
 from kdlab.types import Batch, Outputs
+
+
+class Images(Protocol):
+    """Images of one split; `kdlab.data.Split` is one."""
+
+    @property
+    def images(self) -> Tensor:
+        """``[N, C, H, W]`` ``uint8``."""
+
+    @property
+    def labels(self) -> Tensor:
+        """``[N]``."""
+
+    @property
+    def index(self) -> Tensor:
+        """``[N]`` position of each image in the training file."""
+
+
+class TrainingImages(Protocol):
+    """What a teacher that remembers must know of the data; `kdlab.data.ImageData` is one."""
+
+    @property
+    def num_train_images(self) -> int:
+        """In the whole training file; ``Batch.index`` is below it."""
+
+    @property
+    def num_views(self) -> int | None:
+        """How many different inputs one image can become; None where they cannot be counted."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+
+    @property
+    def train_split(self) -> Images:
+        """The images that are trained on."""
+
+    @property
+    def augmentation(self) -> nn.Module | None:
+        """Random views of the training images."""
+
+    @property
+    def mixing(self) -> nn.Module | None:
+        """Of several images into one."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, subtracted from pixels in [0, 1]."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel, that divides them."""
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the training file."""
+
+    def training_view(self, batch: Batch) -> Batch:
+        """Return what networks read of a batch of ``uint8`` images in training."""
 
 
 class Teacher(nn.Module, ABC):
@@ -33,6 +92,11 @@ class Teacher(nn.Module, ABC):
             Outputs with ``[B, K]`` logits.
         """
 
+    def teach(self, batch: Batch) -> Outputs:
+        """Answer a batch of training images; only a teacher that remembers its answers does so in another way."""
+        outputs: Outputs = self(batch)
+        return outputs
+
     @property
     def ready(self) -> bool:
         """Whether the teacher can answer: False while its weights are still to be loaded."""
@@ -49,11 +113,29 @@ class Teacher(nn.Module, ABC):
         """
         raise UsageError(f"{type(self).__name__} has no layers to tap; give model.teacher a single network")
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers whose features are part of the answer."""
+        return ()
+
+    def equals(self, other: "Teacher") -> bool:
+        """Whether the other one is sure to give the same answers, so that one may be asked for both."""
+        return False
+
     def soften(self, temperature: float) -> None:
         """Learn at which temperature the answers will be compared; only a mean of several answers needs to know."""
 
     def start(self, student: nn.Module) -> None:
         """Meet the student; called once, before training."""
+
+    def remember(self, images: TrainingImages, precision: str, device: torch.device) -> None:
+        """Hear what will be asked in training, just before it starts; only a teacher that remembers needs to know.
+
+        Args:
+            images: the data.
+            precision: of the teacher's forward passes, as the Trainer names it.
+            device: where the answers will be needed.
+        """
 
     def update(self, student: nn.Module) -> None:
         """See the student after each optimizer step; only a teacher that learns changes."""

@@ -52,7 +52,17 @@ class TeacherEnsemble(Teacher):
 
     def forward(self, batch: Batch) -> Outputs:
         """Answer with the mean ``[B, K]`` logits and the members' outputs."""
-        members = tuple(teacher(batch) for teacher in self.teachers)
+        return self._together(tuple(teacher(batch) for teacher in self.teachers))
+
+    def teach(self, batch: Batch) -> Outputs:
+        """Answer a batch of training images, with what members remember of them."""
+        return self._together(tuple(teacher.teach(batch) for teacher in self._all()))
+
+    def extra_repr(self) -> str:
+        """See `torch.nn.Module.extra_repr`."""
+        return f"average={self.average}, temperature={self.temperature}"
+
+    def _together(self, members: tuple[Outputs, ...]) -> Outputs:
         logits = torch.stack([member.logits.float() for member in members])
         return Outputs(self._mean(logits), members=members)
 
@@ -72,6 +82,11 @@ class TeacherEnsemble(Teacher):
         """Load all teachers."""
         for teacher in self._all():
             teacher.load()
+
+    def start(self, student: nn.Module) -> None:
+        """Let all teachers meet the student."""
+        for teacher in self._all():
+            teacher.start(student)
 
     def soften(self, temperature: float) -> None:
         """Average at this temperature, unless another one was given; ensembles among the teachers too."""

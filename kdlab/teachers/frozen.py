@@ -82,12 +82,18 @@ class FrozenTeacher(Teacher):
         """Answer with the random weights the network was built with: for rehearsals of a few batches only."""
         self._ready = self.untrained = True
 
-    def equals(self, other: "FrozenTeacher") -> bool:
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The tapped layers."""
+        return self.taps.layers
+
+    def equals(self, other: Teacher) -> bool:
         """Whether both answer with the same network from the same checkpoint."""
         if self is other:
             return True
         return (
-            self.checkpoint is not None
+            isinstance(other, FrozenTeacher)
+            and self.checkpoint is not None
             and self.checkpoint == other.checkpoint
             and self.recipe == other.recipe
             and repr(self.network) == repr(other.network)

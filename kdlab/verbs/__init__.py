@@ -1,4 +1,4 @@
-"""What is done with networks and finished runs: ``profile``, ``analyze``, ``export``.
+"""What is done beside training: ``profile``, ``analyze``, ``export``, ``cache``.
 
 A verb is a module with `main`. It reads its options before it imports anything that takes time, so that its help is
 there at once.
@@ -7,7 +7,7 @@ there at once.
 import importlib
 from collections.abc import Sequence
 
-VERBS = ("profile", "analyze", "export")
+VERBS = ("profile", "analyze", "export", "cache")
 
 
 def run_verb(verb: str, arguments: Sequence[str]) -> None:

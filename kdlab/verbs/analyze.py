@@ -19,10 +19,10 @@ def parser() -> VerbParser:
     parser = VerbParser(
         "analyze",
         "RUN [--against RUN] [options]",
-        "Compare a run's student with its teacher, and with a second student of it: agreement, divergence, calibration,\n"
-        "layers (CKA), wrong labels, and where standardized logits mend what plain KL gets wrong. Writes\n"
-        "RUN/analysis/analysis.json and figures. Without --against the second student is the independent one beside the\n"
-        "run, if there is one: same network, same data, no teacher.",
+        "Compare a run's student with its teacher, and with a second student of it: agreement, divergence,\n"
+        "calibration, layers (CKA), wrong labels, and where standardized logits mend what plain KL gets wrong. Writes\n"
+        "RUN/analysis/analysis.json and figures. Without --against the second student is the independent one beside\n"
+        "the run, if there is one: same network, same data, no teacher.",
         ["runs/digits/logit_matching-seed0",
          "runs/digits/logit_standardization-seed0 --against runs/digits/logit_matching-seed0 --split test"],
     )  # fmt: skip
@@ -67,15 +67,17 @@ def main(arguments: Sequence[str]) -> None:
     other_teacher = None if against is None else against.teacher()
     layers = choose_layers(run, teacher, options.layers)
     reports: dict[str, Any] = {}
-    folder = Path(options.run) / "analysis"
+    folder, drawn = Path(options.run) / "analysis", set[Path]()
     for split in dict.fromkeys(options.split):
         answers = collect(run, split, teacher, layers, device)
         others = None if against is None else collect(against, split, other_teacher, Layers((), ()), device)
         reports[split] = analyze(*_named_apart(answers, others))
-        _draw(answers, folder, split)
+        drawn |= _draw(answers, folder, split)
     content = {"format": 1, "run": str(options.run), "against": against_path and str(against_path),
                "origin": _origin(run), "splits": reports}  # fmt: skip
     write_text(folder / "analysis.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    for old in set(folder.glob("*.svg")) - drawn:  # of an earlier analysis, which analysis.json no longer tells of
+        old.unlink()
     print_summary(reports)
     print(f"analysis.json and figures are in {folder}")
 
@@ -100,14 +102,16 @@ def _origin(run: LoadedRun) -> dict[str, Any]:
     }
 
 
-def _draw(answers: Answers, folder: Path, split: str) -> None:
-    """Write the figures, the same bytes for the same answers."""
+def _draw(answers: Answers, folder: Path, split: str) -> set[Path]:
+    """Write the figures, the same bytes for the same answers, and return their paths."""
     import matplotlib
 
     from kdlab.analysis.figures import draw_all
     from kdlab.atomic import atomic_write
 
+    figures = {folder / f"{split}_{name}.svg": figure for name, figure in draw_all(answers).items()}
     with matplotlib.rc_context({"svg.hashsalt": "kdlab"}):
-        for name, figure in draw_all(answers).items():
-            with atomic_write(folder / f"{split}_{name}.svg") as part:
+        for path, figure in figures.items():
+            with atomic_write(path) as part:
                 figure.savefig(part, format="svg", metadata={"Date": None})
+    return set(figures)

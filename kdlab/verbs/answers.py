@@ -5,9 +5,9 @@ Shapes: N images in the split, M of them with features, B in a batch, C channels
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from kdlab.analysis import Answers
 from kdlab.errors import KDLabError, UsageError
 from kdlab.models.taps import Taps, layer_names
 from kdlab.profiling.isolation import bare_copy, noise_batch, noise_image
-from kdlab.teachers import EMATeacher, FrozenTeacher, Teacher
+from kdlab.teachers import CachedTeacher, EMATeacher, FrozenTeacher, Teacher
 from kdlab.types import Batch
 from kdlab.verbs.loaded import LoadedRun
 
@@ -35,9 +35,7 @@ class Layers:
 
 
 @torch.inference_mode()
-def collect(
-    run: LoadedRun, split: SplitName, teacher: Teacher | None, layers: Layers, device: torch.device
-) -> Answers:
+def collect(run: LoadedRun, split: SplitName, teacher: Teacher | None, layers: Layers, device: torch.device) -> Answers:
     """Ask student and teacher about every image of a split, seen as it is.
 
     Args:
@@ -54,7 +52,6 @@ def collect(
     data = run.data
     data.prepare_data()
     loaders = {"test": data.test_dataloader, "val": data.val_dataloader, "train": data.plain_train_dataloader}
-    batches: Iterable[Batch] = loaders[split]()
     images = {"test": data.test_split, "val": data.val_split, "train": data.train_split}[split]
     if not len(images):
         raise UsageError(f"the {split} split of {run.name} is empty (val_fraction {data.val_fraction:g}); name another")
@@ -64,7 +61,7 @@ def collect(
         if layers.teacher:
             teacher.tap(layers.teacher)
     asked_student, asked_teacher = _Collected(layers.student), _Collected(layers.teacher)
-    for batch in batches:
+    for batch in cast("Iterable[Batch]", loaders[split]()):
         seen = data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
         asked_student.add(*student(seen.image)[:2])
         if teacher is not None:
@@ -91,7 +88,7 @@ class _Collected:
     features: dict[str, list[Tensor]] = field(default_factory=dict)
     kept: int = 0  # images with features
 
-    def add(self, logits: Tensor, features: dict[str, Tensor]) -> None:
+    def add(self, logits: Tensor, features: Mapping[str, Tensor]) -> None:
         self.logits.append(logits.float().cpu())
         own = {name: features[name] for name in self.layers}
         per_image = sum(feature[0].numel() * 4 for feature in own.values())
@@ -127,7 +124,7 @@ def choose_layers(run: LoadedRun, teacher: Teacher | None, asked: Sequence[str] 
         return Layers((), ())
     student = run.method.student
     if asked:
-        own, other = ({name for name in layer_names(part)} for part in (student, network))
+        own, other = (set(layer_names(part)) for part in (student, network))
         for name in asked:
             if name not in own and name not in other:
                 Taps(student, [name])  # says so, with the names that are like it
@@ -136,9 +133,8 @@ def choose_layers(run: LoadedRun, teacher: Teacher | None, asked: Sequence[str] 
             if not layers:
                 raise UsageError(f"none of --layers is a layer of the {role}; it has {', '.join(stages(part, run))}")
         return chosen
-    tapped = network_taps(teacher)
-    if run.method.taps.layers and tapped:
-        return Layers(run.method.taps.layers, tapped)
+    if teacher is not None and teacher.layers and run.method.taps.layers:
+        return Layers(run.method.taps.layers, teacher.layers)
     return Layers(stages(student, run), stages(network, run))
 
 
@@ -166,11 +162,8 @@ def stages(network: nn.Module, run: LoadedRun) -> tuple[str, ...]:
     return tuple(found)
 
 
-def network_taps(teacher: Teacher | None) -> tuple[str, ...]:
-    """The layers that the method taps in its teacher."""
-    return teacher.taps.layers if isinstance(teacher, FrozenTeacher) else ()
-
-
 def _network_of(teacher: Teacher | None) -> nn.Module | None:
     """The single network of a teacher that can be tapped."""
+    if isinstance(teacher, CachedTeacher):
+        return _network_of(teacher.teacher)
     return teacher.network if isinstance(teacher, FrozenTeacher | EMATeacher) else None

@@ -19,7 +19,6 @@ from kdlab.profiling import (
     MACsProfiler,
     ModelSizeProfiler,
     NotMeasured,
-    Profiler,
 )
 from kdlab.profiling.isolation import describe_device, isolated, noise_image
 from kdlab.profiling.latency import BatchLatency, LatencyProfile, Variant

@@ -11,9 +11,7 @@ from kdlab.errors import UsageError
 from kdlab.verbs.arguments import VerbParser, image_shape, positive_float, positive_int
 
 if TYPE_CHECKING:
-    import torch
-
-    from kdlab.verbs.targets import Images, Target
+    from kdlab.verbs.targets import Target
 
 DEFAULT_DATA = "CIFAR100"
 VARIANTS = ("eager", "bf16", "compiled", "compiled_bf16")
@@ -24,9 +22,9 @@ def parser() -> VerbParser:
     parser = VerbParser(
         "profile",
         "TARGET [TARGET ...] [options]",
-        "Measure parameters, size, MACs, latency and energy of networks, side by side. A TARGET is a run's folder, a\n"
-        "config, a model file (class_path, init_args), or a class with or without arguments. Latencies are measured in\n"
-        "turns; a device with an energy counter takes about a minute more per network.",
+        "Measure parameters, size, MACs, latency and energy of networks, side by side. A TARGET is a run's folder,\n"
+        "a config, a model file (class_path, init_args), or a class with or without arguments. Latencies are measured\n"
+        "in turns; a device with an energy counter takes about a minute more per network.",
         ["runs/digits/logit_matching-seed0 digits/sub_student_ensemble",
          "ResNet20 VGG11MLPHead configs/models/resnet8x4.yaml --data CIFAR100 --threads 1",
          "'TimmModel(name=vit_tiny_patch16_224, options={img_size: 32, patch_size: 4})' --format markdown"],

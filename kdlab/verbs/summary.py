@@ -63,10 +63,11 @@ def _single(report: Report, width: int) -> dict[str, tuple[str, ...]]:
     def padded(*cells: str) -> tuple[str, ...]:
         return (*cells, *[""] * (width - len(cells)))
 
-    table = {}
+    table, comparison, key = {}, report["comparison"], "kl_standardized"
     standardized = report["logit_standardization"]
     if standardized is not None:
-        table["KL, standardized"] = padded(_cell(standardized["kl_standardized"], ""))
+        other = [] if comparison is None else [_cell(comparison["logit_standardization"]["summary"][1][key], "")]
+        table["KL, standardized"] = (_cell(standardized[key], ""), "", *other)
     if report["cka"] is not None:
         cka = report["cka"]
         where = f"{cka['student_layers'][-1]} ~ {cka['teacher_layers'][-1]}"
@@ -76,7 +77,6 @@ def _single(report: Report, width: int) -> dict[str, tuple[str, ...]]:
         sides = [side for side in report["denoising"].values() if side is not None]
         table["noisy labels corrected"] = padded(*(f"{side['corrected']} of {side['n_noisy']}" for side in sides))
         table["noisy labels memorised"] = padded(*(f"{side['memorised']} of {side['n_noisy']}" for side in sides))
-    comparison = report["comparison"]
     if comparison is not None and comparison["logit_standardization"] is not None:
         cases = comparison["logit_standardization"]["mismatches"]
         table["wrong one nearer by KL"] = padded(f"{cases['mismatches']} of {cases['one_right']}")

@@ -85,7 +85,10 @@ def find_target(text: str, images: Images) -> Target:
     if run is not None:
         target = Target(text, run.method.student, run.data.image_shape)
     else:
-        target = Target(text, _network(text, images), images.shape)
+        try:
+            target = Target(text, _network(text, images), images.shape)
+        except UsageError as error:
+            raise UsageError(f"{text}: {str(error).removeprefix('network: ')}") from error
     target.network.eval()
     _try(target)
     return target
@@ -146,7 +149,7 @@ def _network(text: str, images: Images) -> nn.Module:
     for part in COMMA.split(match[2]) if match[2] else ():
         key, equals, value = part.partition("=")
         if not equals:
-            raise UsageError(f"{part.strip()} in {text} has no name; write arguments as name=value")
+            raise UsageError(f"{part.strip()} has no name; write arguments as name=value")
         arguments.append(f"--network.{key.strip()}={value.strip()}")
     return _build(arguments, images)
 
@@ -154,11 +157,14 @@ def _network(text: str, images: Images) -> nn.Module:
 def _build(arguments: list[str], images: Images) -> nn.Module:
     parser = KDLabParser()
     parser.add_subclass_arguments(nn.Module, "network", required=True)
-    config = parser.parse_args(arguments)
+    try:
+        config = parser.parse_args(arguments)
+    except UsageError as error:
+        raise UsageError(str(error).partition("; give --config")[0]) from error
     for slot in network_slots(config.network, "network"):
         _fill_in(slot.config, images)
     try:
-        network: nn.Module = parser.instantiate_classes(config).network
+        network: nn.Module = parser.instantiate(config).network
     except (ValueError, TypeError, ImportError) as error:
         if isinstance(error, KDLabError):
             raise

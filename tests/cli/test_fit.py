@@ -44,7 +44,7 @@ def test_the_run_folder_holds_what_the_docs_say(finished: RunFolder) -> None:
 
 def test_the_result_tells_numbers_protocol_and_origin(finished: RunFolder) -> None:
     result = json.loads(finished.result.read_text())
-    assert set(result["student"]["test"]) == {"accuracy", "top5", "nll", "ece"}
+    assert set(result["student"]["test"]) == {"accuracy", "top5", "nll", "ece", "agreement", "teacher_kl"}
     assert set(result["teacher"]["test"]) == {"accuracy", "top5", "nll", "ece"}
     assert result["teacher"]["test"]["accuracy"] > 0.9
     assert result["student"]["parameters"] == 2410
@@ -229,3 +229,22 @@ def test_fast_dev_run_writes_nothing(tmp_path: Path, digits_teacher: Path) -> No
 
 def test_no_environment_variable_of_a_run_stays_behind(finished: RunFolder) -> None:
     assert "LOCAL_RANK" not in os.environ
+
+
+def test_a_run_ends_with_what_the_student_costs(
+    tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", "--config", "digits/logit_matching", "--runs_dir", str(tmp_path), *SHORT]
+    assert main([*arguments, *with_teacher(digits_teacher), "--profile", "true"]) == 0
+    table = capsys.readouterr().out
+    for header in ("agrees %", "ECE", "parameters", "MACs M", "ms p50", "ms p99", "size MiB", "mJ/image"):
+        assert header in table
+    folder = RunFolder(tmp_path / "digits" / "logit_matching-seed0")
+    result = json.loads(folder.result.read_text())
+    assert result["profile"]["size"]["parameters"] == 2410
+    assert result["profile"]["macs"]["macs"] == 64 * 32 + 32 * 10
+    assert result["profile"]["latency"]["runs"][0]["latency_ms_p50"] > 0
+    energy = result["profile"]["energy"]
+    assert energy["energy_mj_per_image"] is not None or "reason" in energy
+    assert result["training_cost"]["train_s"] > 0
+    assert "profile/" not in folder.metrics.read_text()

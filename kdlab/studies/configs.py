@@ -1,0 +1,63 @@
+"""What ``fit`` would make of its arguments, found out by its own parser without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdlab.errors import UsageError
+from kdlab.messages import explained
+from kdlab.parser import find_config
+from kdlab.run.science import science
+from kdlab.training_cli import KDLabCLI
+
+
+class _Rehearsal(KDLabCLI):
+    """The command line up to the point where a Trainer would be made."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Nothing: a Trainer looks for accelerators, and a process that has used one cannot fork."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
+class ConfigReader:
+    """Parses and builds the configs of a study, one after the other.
+
+    Args:
+        options: put behind the arguments of every run, such as the data folder.
+    """
+
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        self._options = list(options)
+        self._cli: _Rehearsal | None = None
+
+    def __call__(self, arguments: Sequence[str]) -> Mapping[str, Any]:
+        """Return what decides the weights of the run with these arguments of ``fit``.
+
+        Raises:
+            UsageError: if the parser or a constructor refuses them.
+        """
+        command = ["fit", *(found(list(arguments))), *self._options]
+        try:
+            if self._cli is None:  # building the parser takes longer than parsing
+                self._cli = _Rehearsal(command)
+            else:
+                self._cli.parse_arguments(self._cli.parser, command)
+                self._cli.before_instantiate_classes()
+                self._cli.instantiate_classes()
+        except Exception as error:
+            code, message = explained(error)
+            if code == UsageError.exit_code:
+                raise UsageError(message) from error
+            raise
+        return science(self._cli.resolved)
+
+
+def found(arguments: list[str]) -> list[str]:
+    """Arguments of ``fit`` with the paths of configs that are meant by name."""
+    return [
+        find_config(argument) if position and arguments[position - 1] == "--config" else argument
+        for position, argument in enumerate(arguments)
+    ]

@@ -1,0 +1,113 @@
+"""A cached teacher is asked all that a config's runs will ask."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from kdlab.data import ImageData
+from kdlab.errors import UsageError
+from kdlab.methods import Method
+from kdlab.teachers import CachedTeacher
+from kdlab.teachers.cached import views_of
+from kdlab.teachers.memory import RowFile, gib
+from kdlab.training_cli import KDLabCLI
+
+Views = Literal["all", "used"]
+
+
+class Filler(KDLabCLI):
+    """Sets a config up as for training, on one device, and asks its teacher instead of training.
+
+    Args:
+        args: of `fit`.
+        views: which rows to fill: all, or those that the config's seed and epochs will ask for.
+    """
+
+    def __init__(self, args: list[str], views: Views) -> None:
+        self.views: Views = views
+        super().__init__(args)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return one that takes no step: where a run would start, the teacher is asked."""
+        config = self._config.trainer
+        return Trainer(
+            accelerator=config.accelerator, devices=1, precision=config.precision, max_epochs=config.max_epochs,
+            limit_train_batches=0, limit_val_batches=0, callbacks=[_Fill(self.views)], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+
+    def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
+        """Make sure that the teacher is there, and ask it."""
+        self._provide_teachers(model)
+        self.trainer.fit(model, datamodule=datamodule)
+
+
+class _Fill(Callback):
+    def __init__(self, views: Views) -> None:
+        self.views = views
+
+    @torch.no_grad()
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask all cached teachers of the method."""
+        data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
+        teachers = [part for part in pl_module.modules() if isinstance(part, CachedTeacher) and part.file is not None]
+        if not teachers:
+            raise UsageError(
+                "the config has no CachedTeacher with trained weights, so there is nothing to remember; "
+                "wrap its teacher: class_path: CachedTeacher, init_args: {teacher: ...}"
+            )
+        for teacher in teachers:
+            _fill(trainer, teacher, data, teacher.asked if self.views == "all" else _used_rows(trainer, data))
+
+
+def _used_rows(trainer: Trainer, data: ImageData) -> Tensor:
+    """The numbers of the rows that a run of this seed and length asks for."""
+    loader, num_views = data.train_dataloader(), data.num_views or 1
+    used = torch.zeros(data.num_train_images * num_views, dtype=torch.bool)
+    for epoch in range(trainer.max_epochs or 0):
+        index, view = loader.draw(epoch)
+        used[(index * num_views + view).flatten().cpu()] = True
+    return used.nonzero().squeeze(1)
+
+
+def _fill(trainer: Trainer, teacher: CachedTeacher, data: ImageData, rows: Tensor) -> None:
+    """Ask for the missing rows; what was answered is kept whenever this ends."""
+    file = teacher.file
+    assert file is not None
+    missing = rows[~file.known()[rows]]
+    print(f"{file.folder}: {gib(file.size_bytes)}, {len(rows) - len(missing):,} of {len(rows):,} answers are there")
+    began = time.monotonic()
+    device = trainer.strategy.root_device
+    teacher.to(device)
+    columns = (TextColumn("asking the teacher"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("", total=len(missing))
+        for part in torch.split(missing, data.eval_batch_size):
+            _require_writable(file)
+            batch = data.transfer_batch_to_device(views_of(data, part), device, 0)
+            with trainer.precision_plugin.train_step_context():
+                teacher.teach(batch)
+            progress.advance(task, len(part))
+    if len(missing):
+        _require_writable(file)
+    file.sync()
+    seconds = time.monotonic() - began
+    lacking = int((~file.known()[rows]).sum())
+    rate = f", {len(missing) / seconds:,.0f} images/s" if len(missing) else ""
+    print(f"{len(rows) - lacking:,} answers are there, {lacking:,} are missing; {seconds:.1f} s{rate}")
+
+
+def _require_writable(file: RowFile) -> None:
+    if not file.writable:
+        raise UsageError(
+            f"{file.path} cannot be written (the reason is above); mend it and start again, which goes on where this "
+            "ended, or choose another cache_dir"
+        )
