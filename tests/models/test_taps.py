@@ -261,6 +261,9 @@ def untouched_but_compiled(network: nn.Module) -> bool:
     return all("forward" not in vars(module) for module in network.modules())
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.15", reason="torch 2.11's compiler cannot trace the taps themselves; network.compile() works"
+)
 def test_a_compiled_step_may_contain_taps(compiler):
     network = SmallNet()
     taps = Taps(network, ["relu"])
