@@ -15,6 +15,8 @@ usage: python -m kdlab VERB [options]
   analyze    what a student has learnt from its teacher: numbers and figures
   export     a trained student as one file: safetensors, torch.export or ONNX
   cache      what a cached teacher says about the training images, ahead of the runs that ask
+  study      many runs from one file: grids, seeds, statistics, tables and figures
+  report     tables and figures of a study, from its run folders
 
 Start here (no data to download, about a minute on a laptop):
 

@@ -34,6 +34,11 @@ def check_config(config: Namespace) -> None:
     epochs = config.trainer.max_epochs
     if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
         raise UsageError(f"trainer.max_epochs is {epochs}, but a run has 1 to {MOST_EPOCHS:,} epochs")
+    if config.trainer.val_check_interval not in (None, 1, 1.0):
+        raise UsageError(
+            f"trainer.val_check_interval is {config.trainer.val_check_interval}, but kdlab validates between epochs, "
+            "where a run can be continued exactly; use trainer.check_val_every_n_epoch"
+        )
     precision = str(config.trainer.precision)
     if precision.endswith("-true") and precision != "32-true":
         raise UsageError(f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true")

@@ -21,9 +21,10 @@ from kdlab.parser import KDLabParser, brief, find_config
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
 from kdlab.run.costs import default_profilers
 from kdlab.run.folder import RunFolder, newest
+from kdlab.run.guard import guard
 from kdlab.run.metrics_csv import MetricsCSV
 from kdlab.run.progress import EpochLines, progress_bar
-from kdlab.run.recipes import provide_teacher
+from kdlab.run.recipes import check_recipe, provide_teacher, recipes_in
 from kdlab.run.recorder import RunRecorder
 from kdlab.run.science import differences, science
 from kdlab.run.stopping import StopOnSignal
@@ -137,7 +138,8 @@ class KDLabCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with kdlab's checkpoints, loggers and callbacks."""
         config = self._get(self.config_init, "trainer")
-        callbacks = list(config.get("callbacks") or [])
+        given = config.get("callbacks") or []
+        callbacks = list(given) if isinstance(given, list) else [given]
         self.best, self.teacher_check = BestStudent(), TeacherCheck()
         callbacks += [self.best, self.teacher_check]
         resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
@@ -155,6 +157,7 @@ class KDLabCLI(LightningCLI):
             loggers = [MetricsCSV(), EpochLines(config.get("max_epochs"))]
         own = config.get("logger")
         loggers += own if isinstance(own, list) else [own] if isinstance(own, Logger) else []
+        loggers = [guard(logger) for logger in loggers]
         plugins = config.get("plugins") or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         kwargs |= {
@@ -217,13 +220,21 @@ class KDLabCLI(LightningCLI):
                             teacher.checkpoint)  # fmt: skip
                 teacher.use_untrained()
                 continue
-            recipe = self.parser.parse_args(["fit", "--config", find_config(teacher.recipe)])
-            resolved = yaml.safe_load(self.parser.dump(recipe, skip_unset=False))["fit"]
             # one device, whatever the student uses: batch_size is per process, so another number is another recipe
             options = ["--trainer.accelerator", trainer_config.accelerator, "--trainer.devices", "1"]
+            options += ["--trainer.precision", str(trainer_config.precision or "32-true")]
             if "data_dir" in self._config.data.init_args:
                 options += ["--data.data_dir", self._config.data.init_args.data_dir]
-            provide_teacher(teacher, science(resolved), options)
+            provide_teacher(teacher, self._recipe(teacher.recipe), options)
+
+    def _recipe(self, config: str) -> dict[str, Any]:
+        """What a recipe decides about the weights."""
+        recipe = self.parser.parse_args(["fit", "--config", find_config(config)])
+        resolved = science(yaml.safe_load(self.parser.dump(recipe, skip_unset=False))["fit"])
+        for inner in recipes_in(resolved["model"]):  # a teacher's own teacher: its recipe must not have changed either
+            if Path(inner["checkpoint"]).exists():
+                check_recipe(Path(inner["checkpoint"]), self._recipe(inner["recipe"]), inner["recipe"])
+        return resolved
 
     def _resumed_folder(self) -> RunFolder | None:
         """The folder of the run that ``--ckpt_path`` continues, whose config must be the one given now."""

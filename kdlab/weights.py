@@ -28,7 +28,8 @@ Card = dict[str, Any]  # what a weights file says of itself: JSON values only
 
 def save_weights(network: nn.Module, path: Path | str, card: Card) -> None:
     """Write the parameters and buffers of `network` to a safetensors file, atomically, with a card."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # copies: safetensors refuses tensors that share memory, as tied weights do
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     card = {**card, "sha256": _digest(tensors)}
     with atomic_write(path) as part:
         save_file(tensors, part, metadata={"kdlab": json.dumps(card, sort_keys=True)})

@@ -58,7 +58,9 @@ ALLOWED = {
         "messages",
         "run",
         "training_cli",
+        "studies",
     },
+    "studies": {"errors", "atomic", "run", "parser", "messages", "training_cli", "cli"},
 }
 MAY_IMPORT_CLI = {"__main__", "studies"}
 WITHOUT_LIGHTNING = ("types", "errors", "atomic", "weights", "metrics", "losses", "models", "teachers", "analysis")

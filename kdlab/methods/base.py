@@ -67,7 +67,6 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         self.train_means = EpochMeans()
         self._epoch_told = -1
         self._teachers_digest: list[str] = []  # known when training starts
-        self._failed_loggers: list[object] = []
         self.tap()
 
     @abstractmethod
@@ -169,13 +168,8 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         `self.log` writes after the resume point of this step, and a kill in between would lose the row for good.
         """
         for logger in self.loggers:
-            try:
-                logger.log_metrics({**values, "epoch": self.current_epoch}, step=step)
-                logger.save()
-            except Exception as error:  # a full disk, a lost server: training goes on
-                if logger not in self._failed_loggers:
-                    log.warning("%s cannot log (%s); training goes on without it", type(logger).__name__, error)
-                    self._failed_loggers.append(logger)
+            logger.log_metrics({**values, "epoch": self.current_epoch}, step=step)
+            logger.save()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over everything that requires gradients; a frozen teacher does not."""

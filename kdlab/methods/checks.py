@@ -59,10 +59,11 @@ def try_network(network: nn.Module, slot: str, image_shape: tuple[int, int, int]
             logits = network(batch).logits if isinstance(network, Teacher) else network(batch.image)
     except KDLabError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         shape = "x".join(map(str, image_shape))
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"{name} cannot read {shape} images (channels x height x width): {str(error).splitlines()[0]}; "
+            f"{name} cannot read {shape} images (channels x height x width): {reason}; "
             f"choose a network made for this size in {slot}, or set its in_channels: {image_shape[0]}"
         ) from error
     if logits.shape != (1, num_classes):

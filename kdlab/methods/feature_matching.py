@@ -10,8 +10,9 @@ from torch import Tensor
 
 from kdlab.errors import UsageError
 from kdlab.losses import FeatureLoss
+from kdlab.losses.base import nonnegative
 from kdlab.methods.logit_matching import LogitMatching
-from kdlab.methods.weights import TermWeights, nonnegative_weight
+from kdlab.methods.weights import TermWeights
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
 
@@ -50,7 +51,7 @@ class FeatureMatching(LogitMatching):
             )
         self.layers = list(zip(student_layers, teacher_layers, strict=True))
         self.feature_loss = feature_loss
-        self.feature_weight = nonnegative_weight(f"{self.term}_weight", feature_weight)
+        self.feature_weight = nonnegative(f"{self.term}_weight", feature_weight)
         if not any((*self.weights, feature_weight)):
             raise UsageError(
                 f"label_weight, logit_weight and {self.term}_weight are all 0, so there is nothing to learn; raise one"
@@ -60,7 +61,8 @@ class FeatureMatching(LogitMatching):
     def losses(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of `LogitMatching` that have a weight, and the feature term."""
         assert teacher is not None
-        return super().losses(student, teacher, batch) | {self.term: self.feature_term(student, teacher)}
+        terms = super().losses(student, teacher, batch)
+        return terms | {self.term: self.feature_term(student, teacher)} if self.feature_weight else terms
 
     def feature_term(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Return the weighted sum over the pairs of layers.

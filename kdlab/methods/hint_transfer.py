@@ -30,12 +30,16 @@ class HintTransfer(FeatureMatching):
     Args:
         teacher: where the hints come from.
         hint_weight: factor of the hint term.
+        regressor_relu: end the regressor with a ReLU; false for teacher layers with negative values.
     """
 
     term = "hint"
 
-    def __init__(self, teacher: Teacher, hint_weight: float = 100.0, **kwargs: Any) -> None:
+    def __init__(
+        self, teacher: Teacher, hint_weight: float = 100.0, regressor_relu: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(teacher, feature_loss=HintLoss(), feature_weight=hint_weight, **kwargs)
+        self.regressor_relu = regressor_relu
         self.regressors = nn.ModuleList()
 
     def prepare(self, student: Outputs, teacher: Outputs | None) -> None:
@@ -44,7 +48,7 @@ class HintTransfer(FeatureMatching):
         if not self.regressors:
             for mine, theirs in self.layers:
                 shape, target = student.features[mine].shape[1:], teacher.features[theirs].shape[1:]
-                self.regressors.append(HintRegressor(tuple(shape), tuple(target)))
+                self.regressors.append(HintRegressor(tuple(shape), tuple(target), self.regressor_relu))
 
     def compare(self, student: Tensor, teacher: Tensor, pair: int) -> Tensor:
         """Return the mean squared error after the regressor."""

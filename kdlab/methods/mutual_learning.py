@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from kdlab.errors import UsageError
 from kdlab.losses import SoftTargets
+from kdlab.losses.base import nonnegative
 from kdlab.methods.base import Method
 from kdlab.methods.checks import try_network
-from kdlab.methods.weights import nonnegative_weight
 from kdlab.types import Batch, Outputs
 
 
@@ -49,8 +49,8 @@ class MutualLearning(Method):
         self.peers = nn.ModuleList(peers)
         self.member_names = ("student", *(f"peer{number}" for number in range(1, len(peers) + 1)))
         self.soft_targets = SoftTargets(temperature)
-        self.label_weight = nonnegative_weight("label_weight", label_weight)
-        self.mutual_weight = nonnegative_weight("mutual_weight", mutual_weight)
+        self.label_weight = nonnegative("label_weight", label_weight)
+        self.mutual_weight = nonnegative("mutual_weight", mutual_weight)
 
     def ask_student(self, batch: Batch) -> Outputs:
         """Return the student's outputs, with those of all networks as members."""

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from kdlab.errors import UsageError
+from kdlab.losses.base import nonnegative
 
 
 class TermWeights(NamedTuple):
@@ -31,7 +32,7 @@ def term_weights(
         label = default.label if label_weight is None else label_weight
         logit = default.logit if logit_weight is None else logit_weight
         for name, weight in (("label_weight", label), ("logit_weight", logit)):
-            nonnegative_weight(name, weight)
+            nonnegative(name, weight)
         return TermWeights(label, logit)
     for name, given in (("label_weight", label_weight), ("logit_weight", logit_weight)):
         if given is not None:
@@ -42,14 +43,3 @@ def term_weights(
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha is {alpha:g}, but it is the share of the label term: choose 0 <= alpha <= 1")
     return TermWeights(alpha, 1 - alpha)
-
-
-def nonnegative_weight(name: str, weight: float) -> float:
-    """Return `weight`, called `name`, if it can be the factor of a term.
-
-    Raises:
-        UsageError: if it is negative or not finite.
-    """
-    if not 0 <= weight < float("inf"):
-        raise UsageError(f"{name} is {weight:g}, but it must be a finite number, 0 or more")
-    return weight

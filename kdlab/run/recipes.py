@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -53,7 +53,7 @@ def provide_teacher(teacher: FrozenTeacher, recipe: Mapping[str, Any], options: 
     with FileLock(checkpoint.parent.with_name(f".{checkpoint.parent.name}.recipe.lock")):
         if not checkpoint.exists():
             _train(teacher, folder, options)
-    _check_recipe(checkpoint, recipe, str(teacher.recipe))
+    check_recipe(checkpoint, recipe, str(teacher.recipe))
 
 
 def _train(teacher: FrozenTeacher, folder: RunFolder, options: list[str]) -> None:
@@ -92,14 +92,43 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
             process.terminate()
 
 
-def _check_recipe(checkpoint: Path, recipe: Mapping[str, Any], name: str) -> None:
+def check_recipe(checkpoint: Path, recipe: Mapping[str, Any], name: str) -> None:
+    """Stop when the checkpoint was made by another recipe.
+
+    The arithmetic is not compared: overlays choose it, for the teacher as for its student.
+
+    Args:
+        checkpoint: weights with a card.
+        recipe: what the recipe decides about the weights now.
+        name: of the recipe.
+
+    Raises:
+        IntegrityError: with the differences.
+    """
     trained_by = read_card(checkpoint).get("config")
     if trained_by is None:
         log.warning("%s does not say how it was trained; it is taken as it is, whatever %s says", checkpoint, name)
         return
-    changes = differences(trained_by, recipe)
+    changes = differences(_without_precision(trained_by), _without_precision(recipe))
     if changes:
         raise IntegrityError(
             f"the recipe {name} has changed since the teacher {checkpoint} was trained: {'; '.join(changes)}. "
             f"Delete {checkpoint.parent} to train it anew, restore the recipe, or set recipe: null to keep the teacher"
         )
+
+
+def recipes_in(node: object) -> Iterator[Mapping[str, str]]:
+    """The arguments of all teachers with a recipe in a part of a resolved config, however deep."""
+    if isinstance(node, Mapping):
+        if node.get("recipe") and node.get("checkpoint"):
+            yield node
+        for value in node.values():
+            yield from recipes_in(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from recipes_in(value)
+
+
+def _without_precision(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    trainer = {key: value for key, value in recipe.get("trainer", {}).items() if key != "precision"}
+    return {**recipe, "trainer": trainer}

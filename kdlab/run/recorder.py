@@ -8,11 +8,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kdlab.atomic import write_text
-from kdlab.errors import KDLabError
+from kdlab.errors import KDLabError, UsageError
 from kdlab.run.checkpoints import BestStudent, ResumePoint
 from kdlab.run.folder import RunFolder, claim_new
 from kdlab.run.metrics_csv import MetricsCSV
 from kdlab.run.progress import EpochLines
+from kdlab.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,15 @@ class RunRecorder(Callback):
         self.train_seconds = 0.0  # of all processes that worked on this run, one after the other
         self.images_per_s: list[float] = []  # training part of each epoch; in an ensemble, of each member
         self._resume_step = 0
+        self._world_size = 1
+        self._epoch_images = 0
         self._started = 0.0
-        self._epoch_started: tuple[float, int] | None = None
+        self._epoch_started: float | None = None
         self._log_file: logging.Handler | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Claim the folder and hand it to all that write into it."""
+        self._world_size = trainer.world_size
         error: KDLabError | None = None
         if trainer.is_global_zero:
             try:
@@ -75,17 +79,18 @@ class RunRecorder(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """Start the clock of an epoch's training part at its first batch in this process."""
         if self._epoch_started is None:
-            self._epoch_started = time.monotonic(), batch_idx
+            self._epoch_started, self._epoch_images = time.monotonic(), 0
 
     def on_train_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: object,
-        batch: object,
+        batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Stop the clock of an epoch's training part after its last batch."""
+        """Count the images, and stop the clock of an epoch's training part after its last batch."""
+        self._epoch_images += len(batch.label) // getattr(pl_module, "streams", 1) * trainer.world_size
         if batch_idx + 1 < trainer.num_training_batches or self._epoch_started is None:
             return
         trainer.strategy.barrier()
@@ -93,17 +98,25 @@ class RunRecorder(Callback):
             import torch
 
             torch.cuda.synchronize(pl_module.device)
-        start, first_batch = self._epoch_started
+        self.images_per_s.append(self._epoch_images / (time.monotonic() - self._epoch_started))
         self._epoch_started = None
-        images = (batch_idx + 1 - first_batch) * trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
-        self.images_per_s.append(images / (time.monotonic() - start))
 
     def state_dict(self) -> dict[str, Any]:
         """The time spent so far, and the speed of each epoch."""
-        return {"train_seconds": self._seconds(), "images_per_s": self.images_per_s}
+        return {"train_seconds": self._seconds(), "images_per_s": self.images_per_s, "world_size": self._world_size}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the clock."""
+        """Continue the clock.
+
+        Raises:
+            UsageError: if another number of processes shared the batches: it is another global batch.
+        """
+        before = state_dict["world_size"]
+        if before != self._world_size:
+            raise UsageError(
+                f"the run was started with {before} process(es), now there are {self._world_size}; continue it with "
+                f"--trainer.devices {before} --trainer.num_nodes 1, or leave --ckpt_path out to start a new run"
+            )
         self.train_seconds, self.images_per_s = state_dict["train_seconds"], state_dict["images_per_s"]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from kdlab.teachers import Teacher
+
 log = logging.getLogger(__name__)
 
 SHOWN_CLASSES = 20
@@ -38,30 +40,32 @@ class TeacherCheck(Callback):
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check and log; nothing is changed by it."""
-        teacher = getattr(pl_module, "teacher", None)
-        if teacher is None or teacher.learns or trainer.global_step > 0:
+        if trainer.global_step > 0:
             return
-        histogram, correct, entropy = self._collect(trainer, pl_module)
+        for name, teacher in _teachers(pl_module).items():
+            self._check(trainer, pl_module, name, teacher)
+
+    def _check(self, trainer: Trainer, module: LightningModule, name: str, teacher: Teacher) -> None:
+        histogram, correct, entropy = self._collect(trainer, module, teacher)
         samples = int(histogram.sum())
         if samples == 0:
             return
-        self.report = {
-            "teacher/val_accuracy": float(correct) / samples,
-            "teacher/val_entropy": float(entropy) / samples,
-            "teacher/val_largest_class": float(histogram.max()) / samples,
-        }
+        accuracy, entropy_nats = float(correct) / samples, float(entropy) / samples
+        largest = float(histogram.max()) / samples
+        found = {"val_accuracy": accuracy, "val_entropy": entropy_nats, "val_largest_class": largest}
+        found = {f"{name}/{key}": value for key, value in found.items()}
+        self.report |= found
         for logger in trainer.loggers:
-            logger.log_metrics(self.report, step=0)
+            logger.log_metrics(found, step=0)
         split = "validation" if len(trainer.datamodule.val_split) else "training"  # type: ignore[attr-defined]
         log.info(
-            "teacher on %d %s images: accuracy %.4f, output entropy %.3f nats, predicted classes %s",
-            samples, split, self.report["teacher/val_accuracy"], self.report["teacher/val_entropy"],
-            _in_words(histogram.long().tolist()),
+            "%s on %d %s images: accuracy %.4f, output entropy %.3f nats, predicted classes %s",
+            name, samples, split, accuracy, entropy_nats, _in_words(histogram.long().tolist()),
         )  # fmt: skip
         if not getattr(teacher, "untrained", False):  # which was said already
-            _warn_if_useless(self.report, len(histogram))
+            _warn_if_useless(name, accuracy, entropy_nats, largest, len(histogram))
 
-    def _collect(self, trainer: Trainer, module: LightningModule) -> tuple[Tensor, Tensor, Tensor]:
+    def _collect(self, trainer: Trainer, module: LightningModule, teacher: Teacher) -> tuple[Tensor, Tensor, Tensor]:
         data = trainer.datamodule  # type: ignore[attr-defined]
         histogram = torch.zeros(module.num_classes, device=module.device, dtype=torch.float64)  # type: ignore[call-overload]
         correct, entropy = histogram.new_zeros(()), histogram.new_zeros(())
@@ -71,7 +75,7 @@ class TeacherCheck(Callback):
             batch = data.plain_view(data.transfer_batch_to_device(batch, module.device, 0))
             if not len(batch.label):
                 continue
-            log_p = module.teacher(batch).logits.double().log_softmax(dim=-1)  # type: ignore[operator]
+            log_p = teacher(batch).logits.double().log_softmax(dim=-1)
             prediction = log_p.argmax(dim=-1)
             histogram += torch.bincount(prediction, minlength=len(histogram))
             correct += (prediction == batch.label).sum()
@@ -90,19 +94,26 @@ def _in_words(histogram: list[int]) -> str:
     return f"{min(histogram)} to {max(histogram)} times each, {missing} of {len(histogram)} never"
 
 
-def _warn_if_useless(report: dict[str, float], num_classes: int) -> None:
-    accuracy, largest = report["teacher/val_accuracy"], report["teacher/val_largest_class"]
+def _teachers(method: LightningModule) -> dict[str, Teacher]:
+    """The teachers that do not learn: the method's, or those of the members of an ensemble that do not share one."""
+    named = {"teacher": getattr(method, "teacher", None)}
+    if named["teacher"] is None:
+        named = {f"member{m}_teacher": member.teacher for m, member in enumerate(getattr(method, "methods", ()))}
+    return {name: teacher for name, teacher in named.items() if teacher is not None and not teacher.learns}
+
+
+def _warn_if_useless(name: str, accuracy: float, entropy: float, largest: float, num_classes: int) -> None:
     if largest > 0.5 and num_classes > 2:
         log.warning(
-            "the teacher has collapsed: it gives one class to %.0f%% of the images (accuracy %.4f). "
+            "the %s has collapsed: it gives one class to %.0f%% of the images (accuracy %.4f). "
             "A student cannot learn from it; train the teacher again",
-            100 * largest, accuracy,
+            name, 100 * largest, accuracy,
         )  # fmt: skip
-    elif accuracy < 2 / num_classes:
+    elif accuracy < 1 / num_classes + 0.1 * (1 - 1 / num_classes):  # a tenth of the way from chance to perfect
         log.warning(
-            "the teacher is no better than guessing: accuracy %.4f with %d classes. "
+            "the %s is no better than guessing: accuracy %.4f with %d classes. "
             "Is it trained, on these classes in this order, with this normalisation?",
-            accuracy, num_classes,
+            name, accuracy, num_classes,
         )  # fmt: skip
-    if report["teacher/val_entropy"] > 0.99 * math.log(num_classes):
-        log.warning("the teacher's outputs are uniform: it tells nothing about the images")
+    if entropy > 0.99 * math.log(num_classes):
+        log.warning("the %s's outputs are uniform: it tells nothing about the images", name)

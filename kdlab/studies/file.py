@@ -195,7 +195,9 @@ def _grid(section: object, key: str) -> Mapping[str, tuple[Any, ...]]:
             if value in values[:position]:
                 raise UsageError(f"{key}.{name} has the value {value} twice; give it once")
             if not isinstance(value, (str, int, float, bool, type(None))):
-                raise UsageError(f"{key}.{name} has the value {value}; a grid takes numbers and names, so make variants")
+                raise UsageError(
+                    f"{key}.{name} has the value {value}; a grid takes numbers and names, so make variants"
+                )
     return grid
 
 

@@ -27,7 +27,7 @@ LAST_LINES = 12  # of a failed run's output, kept in failed.json
 LOOKING_S = 2.0  # whoever asks for the state holds the lock for microseconds
 
 
-class FailedRuns(KDLabError):
+class FailedRunsError(KDLabError):
     """Some runs of a study failed; the others are done (exit code 6)."""
 
     exit_code = 6

@@ -19,6 +19,7 @@ from kdlab.errors import IntegrityError, UsageError
 from kdlab.teachers.base import Teacher, TrainingImages
 from kdlab.teachers.memory import RowFile, gib
 from kdlab.teachers.resident import Place, ResidentTable, table_at
+from kdlab.teachers.views import asked_rows, require_countable, views_digest, views_of
 from kdlab.types import Batch, Outputs
 from kdlab.weights import digest
 
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # of rows and card; another one is another file
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
-_PROBED_VIEWS = 64  # of a made-up image, to tell augmentations apart
 _SEARCHED_ROWS = 4096  # for some to compare with the teacher
 _COMPARED_ROWS = 8
 
@@ -93,7 +93,7 @@ class CachedTeacher(Teacher):
             UsageError: if an answer is out of the range of `dtype`.
         """
         if self._table is None:
-            return super().teach(batch)
+            return self.teacher.teach(batch)
         rows = batch.index * self._num_views + batch.view
         values, missing = self._table.recall(rows)
         if missing is not None and len(missing):
@@ -114,9 +114,9 @@ class CachedTeacher(Teacher):
         if self.untrained:
             log.warning("the answers of an untrained teacher are not remembered")
             return
-        _require_countable(images)
+        require_countable(images)
         with torch.no_grad():
-            outputs = self.teacher(self._as_trained_on(images, torch.zeros(1, dtype=torch.int64)))
+            outputs = self.teacher.teach(self._as_trained_on(images, torch.zeros(1, dtype=torch.int64)))
         self._shapes = {name: feature.shape[1:] for name, feature in outputs.features.items()}
         self._num_classes = outputs.logits.shape[1]
         self._num_views = images.num_views or 0
@@ -175,7 +175,7 @@ class CachedTeacher(Teacher):
         assert self._table is not None
         wanted, where = torch.unique(rows[missing], return_inverse=True)  # two members may ask for one view
         sample = missing.new_empty(len(wanted)).scatter_(0, where, missing)
-        outputs = self.teacher(Batch(*(part[sample] for part in batch)))
+        outputs = self.teacher.teach(Batch(*(part[sample] for part in batch)))
         exact = self._pack(outputs)
         values = exact.to(self.dtype)
         whole = values.isfinite().all(dim=1)  # a NaN is not remembered; the method's loss will name it
@@ -215,7 +215,7 @@ class CachedTeacher(Teacher):
             "views": self._num_views,
             "mean": list(images.mean),
             "std": list(images.std),
-            "views_sha256": _views_digest(images),
+            "views_sha256": views_digest(images),
             "row": "image * views + view: logits, features, a checksum",
         }
 
@@ -241,7 +241,7 @@ class CachedTeacher(Teacher):
         if not len(known):
             return share
         with torch.no_grad():
-            now = self._pack(self.teacher(self._as_trained_on(images, chosen[known]))).float().cpu()
+            now = self._pack(self.teacher.teach(self._as_trained_on(images, chosen[known]))).float().cpu()
         error = float((now - values[known].float()).abs().max())
         if not error <= 0.1 * float(now.std()) + 0.01 * float(now.abs().max()):  # far beyond any rounding
             raise IntegrityError(
@@ -253,47 +253,6 @@ class CachedTeacher(Teacher):
     def _as_trained_on(self, images: TrainingImages, rows: Tensor) -> Batch:
         like = next(self.teacher.parameters(), torch.zeros(0))
         return Batch(*(part.to(like.device) for part in views_of(images, rows)))
-
-
-def asked_rows(images: TrainingImages) -> Tensor:
-    """Return the numbers of all rows that training may ask for: all views of the images that are trained on."""
-    views = images.num_views or 0
-    return (images.train_split.index[:, None] * views + torch.arange(views)).flatten().sort().values
-
-
-def views_of(images: TrainingImages, rows: Tensor) -> Batch:
-    """Return the inputs that belong to rows, as training makes them.
-
-    Args:
-        images: the data.
-        rows: ``[B]`` numbers among `asked_rows`.
-    """
-    views = images.num_views or 1
-    index, view = rows // views, rows % views
-    split = images.train_split
-    place = torch.full((images.num_train_images,), -1).scatter_(0, split.index, torch.arange(len(split.index)))[index]
-    return images.training_view(Batch(split.images[place], split.labels[place], index, view))
-
-
-def _require_countable(images: TrainingImages) -> None:
-    if images.num_views is not None:
-        return
-    cause, fix = ("mixing", "null") if images.mixing is not None else ("augmentation", "RandomCropFlip")
-    raise UsageError(
-        f"data.{cause} {getattr(images, cause)} makes endlessly many inputs of one image, so the teacher's answers "
-        f"cannot be remembered; use the teacher without CachedTeacher, or set data.{cause}: {fix}"
-    )
-
-
-def _views_digest(images: TrainingImages) -> str:
-    """SHA-256 of what a network sees of some views of a made-up image: the augmentation's code is part of the key."""
-    count = min(images.num_views or 1, _PROBED_VIEWS)
-    view = torch.linspace(0, (images.num_views or 1) - 1, count).long()
-    pixels = torch.arange(prod(images.image_shape)).mul(97).remainder(251).to(torch.uint8)
-    image = pixels.view(1, *images.image_shape).repeat(count, 1, 1, 1)
-    zeros = torch.zeros_like(view)
-    seen = images.training_view(Batch(image, zeros, zeros, view)).image
-    return hashlib.sha256(seen.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _name(card: Mapping[str, Any]) -> str:

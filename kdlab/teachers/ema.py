@@ -72,8 +72,11 @@ class EMATeacher(Teacher):
         self.steps += 1
         keep = min(self.decay, 1 - 1 / (self.steps + 1))
         new = student.state_dict()
-        averages, values = [], []
+        averages, values, seen = [], [], set()
         for name, average in self.network.state_dict().items():
+            if average.data_ptr() in seen:
+                continue  # tied weights move once
+            seen.add(average.data_ptr())
             if average.is_floating_point():
                 averages.append(average)
                 values.append(new[name])

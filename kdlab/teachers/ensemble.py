@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import UsageError
+from kdlab.losses.soft_targets import positive_temperature
 from kdlab.teachers.base import Teacher
 from kdlab.types import Batch, Outputs
 
@@ -20,7 +21,8 @@ class TeacherEnsemble(Teacher):
     Averaging probabilities and averaging logits are different things: the first lets a confident teacher count for
     what it says, the second is the geometric mean of the probabilities. Answers are logits in either case: of
     softened probabilities, :math:`T \log \frac1M \sum_m \sigma(z_m / T)`, which a loss of temperature T turns into
-    the mean of the teachers' softened probabilities.
+    the mean of the teachers' softened probabilities (one that divides the logits by T, as `SoftTargets`). In
+    evaluation the probabilities are averaged at temperature 1, whatever the loss.
 
     Source: Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network, 2015, section 2 (either mean).
 
@@ -44,32 +46,30 @@ class TeacherEnsemble(Teacher):
             raise UsageError(f"TeacherEnsemble got {len(teachers)} teacher(s); list two or more, or use one without it")
         if any(teacher.learns for teacher in teachers):
             raise UsageError("a teacher that learns along with the student cannot be part of a TeacherEnsemble")
-        if temperature is not None and not 0 < temperature < float("inf"):
-            raise UsageError(f"temperature is {temperature:g}, but it must be positive, or null for the loss's")
         self.teachers = nn.ModuleList(teachers)
         self.average = average
-        self.temperature = temperature
+        self.temperature = None if temperature is None else positive_temperature(temperature)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Answer with the mean ``[B, K]`` logits and the members' outputs."""
-        return self._together(tuple(teacher(batch) for teacher in self.teachers))
+        """Answer with the mean ``[B, K]`` logits and the members' outputs; probabilities at temperature 1."""
+        return self._together(tuple(teacher(batch) for teacher in self.teachers), temperature=1.0)
 
     def teach(self, batch: Batch) -> Outputs:
-        """Answer a batch of training images, with what members remember of them."""
-        return self._together(tuple(teacher.teach(batch) for teacher in self._all()))
+        """Answer a batch of training images: probabilities at the temperature of the loss, as far as remembered."""
+        members = tuple(teacher.teach(batch) for teacher in self._all())
+        return self._together(members, 1.0 if self.temperature is None else self.temperature)
 
     def extra_repr(self) -> str:
         """See `torch.nn.Module.extra_repr`."""
         return f"average={self.average}, temperature={self.temperature}"
 
-    def _together(self, members: tuple[Outputs, ...]) -> Outputs:
+    def _together(self, members: tuple[Outputs, ...], temperature: float) -> Outputs:
         logits = torch.stack([member.logits.float() for member in members])
-        return Outputs(self._mean(logits), members=members)
+        return Outputs(self._mean(logits, temperature), members=members)
 
-    def _mean(self, logits: Tensor) -> Tensor:
+    def _mean(self, logits: Tensor, temperature: float) -> Tensor:
         if self.average == "logits":
             return logits.mean(dim=0)
-        temperature = 1.0 if self.temperature is None else self.temperature
         log_p = torch.log_softmax(logits / temperature, dim=-1)
         return temperature * (torch.logsumexp(log_p, dim=0) - torch.tensor(float(len(logits))).log())
 

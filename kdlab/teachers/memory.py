@@ -96,7 +96,7 @@ class RowFile:
             rows: ``[B]`` numbers.
             values: ``[B, W]`` of the table's type.
         """
-        if self._descriptor is None:
+        if self._descriptor is None or not len(rows):
             return
         numbers, order = rows.cpu().sort()
         records = self._records(numbers.numpy(), values.cpu()[order])

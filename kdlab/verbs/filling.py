@@ -16,8 +16,8 @@ from kdlab.data import ImageData
 from kdlab.errors import UsageError
 from kdlab.methods import Method
 from kdlab.teachers import CachedTeacher
-from kdlab.teachers.cached import views_of
 from kdlab.teachers.memory import RowFile, gib
+from kdlab.teachers.views import views_of
 from kdlab.training_cli import KDLabCLI
 
 Views = Literal["all", "used"]

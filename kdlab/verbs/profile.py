@@ -60,7 +60,8 @@ def main(arguments: Sequence[str]) -> None:
 
     from kdlab.atomic import write_text
     from kdlab.messages import set_up_messages
-    from kdlab.verbs import comparison
+    from kdlab.verbs import comparison_table as shown
+    from kdlab.verbs.comparison import measure
     from kdlab.verbs.device import find_device
     from kdlab.verbs.targets import Images, find_target
 
@@ -72,14 +73,12 @@ def main(arguments: Sequence[str]) -> None:
         images = Images.of_data(options.data or DEFAULT_DATA)
     with _threads(options.threads):
         targets = _named_apart([find_target(text, images) for text in options.targets])
-        costs = comparison.measure(
-            targets, device, options.batch_size, options.seconds, tuple(dict.fromkeys(options.variants))
-        )
+        costs = measure(targets, device, options.batch_size, options.seconds, tuple(dict.fromkeys(options.variants)))
         text = {
-            "table": lambda: comparison.as_table(costs, options.batch_size, device),
-            "markdown": lambda: comparison.as_markdown(costs, options.batch_size, device),
-            "csv": lambda: comparison.as_csv(costs),
-            "json": lambda: comparison.as_json(costs, device),
+            "table": lambda: shown.as_table(costs, options.batch_size, device),
+            "markdown": lambda: shown.as_markdown(costs, options.batch_size, device),
+            "csv": lambda: shown.as_csv(costs),
+            "json": lambda: shown.as_json(costs, device),
         }[options.format]()
     if options.out:
         write_text(options.out, text)

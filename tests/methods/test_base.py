@@ -431,19 +431,6 @@ def test_the_test_reports_student_and_teacher_beside_each_other(fit):
     assert torch.tensor(method.test_report["confusion_matrix"]).sum() == len(split)
 
 
-class Full(Rows):
-    """A logger whose disk is full."""
-
-    def log_metrics(self, metrics, step=None):
-        raise OSError("no space left on device")
-
-
-def test_a_logger_that_fails_does_not_stop_the_training(fit, caplog):
-    trainer = fit(distiller(), logger=Full(), log_every_n_steps=1, limit_val_batches=0)
-    assert trainer.global_step == 18
-    assert caplog.text.count("Full cannot log (no space left on device); training goes on without it") == 1
-
-
 def test_a_run_is_not_continued_with_another_teacher(fit, tmp_path):
     method = distiller()
     fit(method, max_epochs=1).save_checkpoint(tmp_path / "one.ckpt")

@@ -145,13 +145,14 @@ def test_random_bytes_are_missing(tmp_path):
 VERSIONS = (0, 300, 600)  # of a row's values, as fresh answers of a teacher differ in their rounding
 
 
-def write_for_ever(folder, seed):
+def write_for_ever(folder, seed, started):
     """Write random rows, seven bytes at a time, until somebody kills us."""
     whole = os.pwrite
     os.pwrite = lambda descriptor, content, offset: whole(descriptor, content[:7], offset)
+    started.set()
     file, draw = table(folder), random.Random(seed)
     while True:
-        rows = torch.tensor(draw.sample(range(ROWS), 40))
+        rows = torch.tensor(draw.sample(range(ROWS), 150))
         file.keep(rows, values_of(rows + draw.choice(VERSIONS)))
 
 
@@ -161,9 +162,11 @@ def test_after_fifty_kills_of_the_writer_every_row_is_right_or_missing(tmp_path)
     for kill in range(50):
         if kill % 10 == 0:  # from the making of the file on
             shutil.rmtree(tmp_path / "t", ignore_errors=True)
-        process = context.Process(target=write_for_ever, args=(tmp_path / "t", kill))
+        started = context.Event()
+        process = context.Process(target=write_for_ever, args=(tmp_path / "t", kill, started))
         process.start()
-        time.sleep(draw.uniform(0.001, 0.03))
+        started.wait()
+        time.sleep(draw.uniform(0, 0.02))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         file = table(tmp_path / "t")

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,7 @@ def copied(workplace: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def the_error(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+def the_error(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """`the_error()`: the message on stderr, which must be its last line, and no traceback."""
 
     def read() -> str:
@@ -75,4 +75,4 @@ def the_error(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]
         assert not any("Traceback" in line for line in lines)
         return errors[0]
 
-    yield read
+    return read

@@ -73,7 +73,9 @@ def test_a_teacher_that_is_gone_is_said_and_done_without(copied, tmp_path, monke
     (tmp_path / "runs/digits/teacher-seed0").mkdir(parents=True)
     with caplog.at_level(logging.WARNING, "kdlab"):
         assert load_run(folder).teacher() is None
-    assert "logit_matching-seed0 is looked at without its teacher: teacher: checkpoint runs/digits/teacher" in caplog.text
+    assert (
+        "logit_matching-seed0 is looked at without its teacher: teacher: checkpoint runs/digits/teacher" in caplog.text
+    )
 
 
 def test_a_folder_without_a_config_is_no_run(tmp_path):

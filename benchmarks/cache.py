@@ -1,0 +1,217 @@
+"""Images per second of a distillation step: teacher asked, remembered on the way, remembered, and no teacher at all.
+
+    python benchmarks/cache.py                      # random images; about five minutes on two cores
+    python benchmarks/cache.py --data_dir DIR       # the CIFAR-100 training images in DIR/cifar100
+    python benchmarks/cache.py --quick              # one short repeat, to see that it runs
+
+ResNet32x4 -> ResNet8x4, batch 64, RandomCropFlip (162 views), SGD: augmentation, student, teacher or cache, loss,
+backward, optimizer, in a plain loop without a Trainer. "cold" asks the teacher about every image and remembers the
+answers in a new file. "warm, memory" and "warm, disk" find every answer in a complete file of 8.1 million rows; its
+numbers are random, as are the weights, because speed does not depend on them. All variants take turns, so that a busy
+machine slows them alike; ratios are of the same turn. On a machine that others use as well, those per second of CPU
+time are steadier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from kdlab.data import CIFAR100, RandomCropFlip
+from kdlab.methods import IndependentStudent, LogitMatching, Method
+from kdlab.models import ResNet8x4, ResNet32x4
+from kdlab.teachers import CachedTeacher, FrozenTeacher
+from kdlab.teachers.memory import RowFile
+from kdlab.teachers.resident import ResidentTable
+from kdlab.types import Batch
+
+RESULT = Path(__file__).parent / "results" / "cache.json"
+BATCH_SIZE = 64
+CPU = torch.device("cpu")
+RATIOS = (
+    ("warm, memory", "uncached"),
+    ("warm, disk", "uncached"),
+    ("cold", "uncached"),
+    ("warm, memory", "independent"),
+    ("warm, disk", "independent"),
+)
+CODE = ("kdlab/teachers", "kdlab/methods", "kdlab/data", "kdlab/models", "benchmarks/cache.py")
+
+
+class RandomImages(CIFAR100):
+    """Noise in the shape of CIFAR-100."""
+
+    def prepare_data(self) -> None:
+        """Nothing to do."""
+
+    def read(self, part):
+        """See `ImageData.read`."""
+        torch.manual_seed(0)
+        count = self.num_train_images if part == "train" else self.num_test_images
+        images = torch.randint(256, (count, *self.image_shape), dtype=torch.uint8)
+        return images, torch.arange(count) % self.num_classes, "noise"
+
+
+def make_data(data_dir: str | None, padding: int) -> CIFAR100:
+    options = {"batch_size": BATCH_SIZE, "val_fraction": 0.0, "augmentation": RandomCropFlip(padding)}
+    data = RandomImages(**options) if data_dir is None else CIFAR100(data_dir=data_dir, **options)
+    data.prepare_data()
+    return data
+
+
+def cached(data: CIFAR100, teacher: FrozenTeacher, folder: str, place: str) -> CachedTeacher:
+    made = CachedTeacher(teacher, folder, place=place)
+    made.remember(data, "32-true", CPU)
+    return made
+
+
+def fill_with_anything(file: RowFile) -> dict[str, float]:
+    """Write all rows of a file; return its size and how fast that was."""
+    block = torch.randn(2**16, file.width).half()
+    began = time.perf_counter()
+    for rows in torch.split(torch.arange(file.rows), len(block)):
+        file.keep(rows, block[: len(rows)])
+    return {
+        "size_bytes": file.size_bytes,
+        "rows": file.rows,
+        "written_rows_per_s": file.rows / (time.perf_counter() - began),
+    }
+
+
+def endless_batches(data: CIFAR100) -> Iterator[Batch]:
+    loader, epoch = data.train_dataloader(), 0
+    while True:
+        loader.set_epoch(epoch)
+        yield from (batch for batch in loader if len(batch.index) == BATCH_SIZE)
+        epoch += 1
+
+
+def rates_of(method: Method, data: CIFAR100, batches: Iterator[Batch], steps: int) -> dict[str, float]:
+    """Train for some steps, after one that does not count; images per second of wall time and of CPU time."""
+    optimizer = torch.optim.SGD(method.student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
+    method.student.train()
+    for step in range(steps + 1):
+        if step == 1:
+            wall, cpu = time.perf_counter(), time.process_time()
+        batch = data.training_view(next(batches))
+        terms = method.losses(method.ask_student(batch), method.ask_teacher(batch), batch)
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"images_per_s": steps * BATCH_SIZE / wall, "images_per_cpu_s": steps * BATCH_SIZE / cpu}
+
+
+def one_turn(methods: dict[str, Method], data: CIFAR100, batches: Iterator[Batch], steps: int) -> dict:
+    """Measure each variant once; the cold one with a new file."""
+    rates = {}
+    for name, method in methods.items():
+        if name == "cold":
+            with tempfile.TemporaryDirectory() as folder:
+                inner = method.teacher.teacher
+                method.teacher = cached(data, inner, folder, "disk")
+                rates[name] = rates_of(method, data, batches, steps)
+        else:
+            rates[name] = rates_of(method, data, batches, steps)
+    return rates
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def environment() -> dict[str, object]:
+    """What the numbers depend on."""
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    commit, changes = (
+        subprocess.run(["git", *command], capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout.strip()
+        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", *CODE])
+    )
+    return {
+        "cpu": next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "unknown"),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average_before": os.getloadavg(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git_commit": commit or None,
+        "uncommitted_changes": changes.splitlines(),
+        "command": " ".join(["python", "benchmarks/cache.py", *sys.argv[1:]]),
+        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", help="folder that holds cifar100/; random images without it")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4, help="per variant and repeat")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one short repeat of two views; nothing is written")
+    args = parser.parse_args()
+    repeats, steps, padding = (1, 1, 0) if args.quick else (args.repeats, args.steps, 4)
+    torch.set_num_threads(args.threads)
+    report = {"environment": environment(), "n": repeats, "steps": steps, "batch_size": BATCH_SIZE,
+              "images": "random" if args.data_dir is None else "CIFAR-100"}  # fmt: skip
+    data = make_data(args.data_dir, padding)
+    torch.manual_seed(0)
+    teacher = FrozenTeacher(ResNet32x4(num_classes=100))
+    folder = tempfile.mkdtemp()
+    try:
+        disk, memory = (cached(data, teacher, folder, "disk") for _ in range(2))
+        report["file"] = fill_with_anything(disk.file)
+        began = time.perf_counter()
+        # not by `remember`: the numbers in the file are none of this teacher's, which it would notice
+        memory._table = ResidentTable(memory.file, CPU, memory.asked)
+        report["file"]["read_and_verified_s"] = time.perf_counter() - began
+        methods = {
+            "independent": IndependentStudent(student=ResNet8x4(num_classes=100)),
+            "uncached": LogitMatching(teacher, student=ResNet8x4(num_classes=100)),
+            "cold": LogitMatching(CachedTeacher(teacher), student=ResNet8x4(num_classes=100)),
+            "warm, memory": LogitMatching(memory, student=ResNet8x4(num_classes=100)),
+            "warm, disk": LogitMatching(disk, student=ResNet8x4(num_classes=100)),
+        }
+        batches = endless_batches(data)
+        turns = [one_turn(methods, data, batches, steps) for _ in range(repeats)]
+    finally:
+        shutil.rmtree(folder)
+    for rate in ("images_per_s", "images_per_cpu_s"):
+        report[rate] = {name: spread([turn[name][rate] for turn in turns]) for name in methods}
+        report[f"ratios_of_{rate}"] = {
+            f"{name} / {other}": spread([turn[name][rate] / turn[other][rate] for turn in turns])
+            for name, other in RATIOS
+        }
+    report["turns"] = turns
+    show(report)
+    if not args.quick:
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"written to {RESULT}")
+
+
+def show(report: dict) -> None:
+    """Print medians with the smallest and largest value."""
+    for rate in ("images_per_s", "images_per_cpu_s"):
+        print(rate)
+        for name, value in (report[rate] | report[f"ratios_of_{rate}"]).items():
+            print(f"  {name:28s} {value['median']:8.2f} [{value['min']:.2f}, {value['max']:.2f}]")
+    print(f"file: {report['file']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What several seeds say together: intervals, paired tests on equal seeds, and a correction for many of them.
+
+Shapes: n seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+FEW = 3  # below this many seeds an interval says next to nothing
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Values of n runs.
+
+    Attributes:
+        n: runs.
+        mean: of them.
+        sd: sample standard deviation; None for one run.
+        half_width: of the 95% Student-t interval of the mean; None for one run.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    half_width: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Summary:
+        """Summarise at least one value."""
+        n, mean = len(values), statistics.fmean(values)
+        if n < 2:
+            return cls(n, mean, None, None)
+        sd = statistics.stdev(values)
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+        return cls(n, mean, sd, half)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two cells on their common seeds, the first minus the second.
+
+    Source: Student's paired t-test; effect size d_z of Cohen, Statistical Power Analysis, 1988, section 2.3.5.
+
+    Attributes:
+        seeds: that both cells have.
+        difference: mean, spread and interval of the differences; None without a common seed.
+        effect_size: d_z, mean over standard deviation of the differences; None where they have no spread.
+        p: two-sided p-value of the paired t-test; None where it is not defined.
+        p_holm: p corrected by `holm` for all comparisons of the study with the same metric.
+    """
+
+    seeds: tuple[int, ...]
+    difference: Summary | None
+    effect_size: float | None
+    p: float | None
+    p_holm: float | None = None
+
+    @classmethod
+    def of(cls, first: Mapping[int, float], second: Mapping[int, float]) -> PairedDifference:
+        """Compare two cells, each as seed -> value."""
+        seeds = tuple(sorted(first.keys() & second.keys()))
+        differences = [first[seed] - second[seed] for seed in seeds]
+        if not differences:
+            return cls((), None, None, None)
+        difference = Summary.of(differences)
+        if not difference.sd:
+            return cls(seeds, difference, None, None)
+        p = float(stats.ttest_1samp(differences, 0.0).pvalue)
+        return cls(seeds, difference, difference.mean / difference.sd, p)
+
+    @property
+    def verdict(self) -> str:
+        """The result in words."""
+        if self.difference is None:
+            return "no common seed"
+        if self.difference.sd is None:
+            return "not tested: one seed"
+        if self.p_holm is None:
+            return "identical" if self.difference.mean == 0 else "not tested: no spread"
+        if self.p_holm >= SIGNIFICANCE:
+            return "not distinguishable"
+        return "higher" if self.difference.mean > 0 else "lower"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values so that the chance of one false discovery among all is at most that of one test.
+
+    The k-th smallest of m is multiplied by m - k + 1, is no smaller than the one before, and is 1 at most.
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
+        corrected[position] = largest
+    return corrected

@@ -1,0 +1,123 @@
+"""The tables of a study in Markdown: what each cell reached, what the comparisons say, how it was tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kdlab.studies.results import Results
+from kdlab.studies.statistics import FEW, Summary
+
+if TYPE_CHECKING:
+    from kdlab.studies.report import Compared
+
+SHARES = ("accuracy", "top5", "agreement")  # shown in percent
+
+
+def markdown(
+    results: Results, cells: Mapping[str, Mapping[str, Summary]], compared: Sequence[Compared], figures: Sequence[str]
+) -> str:
+    """The whole page.
+
+    Args:
+        results: of the study.
+        cells: metric -> label of the cell -> its summary.
+        compared: the tested pairs.
+        figures: names of the figures beside the page, without suffix.
+    """
+    parts = [f"# {results.plan.name}", results.plan.question, *_notes(results, cells)]
+    parts += [_cells(cells, results.plan.metrics)]
+    if compared:
+        parts += ["## Comparisons", PAIRED, _comparisons(compared)]
+    if results.teachers:
+        parts += ["## Teachers", _teachers(results)]
+    parts += [f"![{name.replace('_', ' ')}]({name}.svg)" for name in figures]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+PAIRED = (
+    "Differences on equal seeds: mean and 95% Student-t interval, effect size d_z, p of the paired t-test, and p "
+    "corrected by Holm over all pairs with the same metric. From a corrected p of 0.05 up the two are not "
+    "distinguishable."
+)
+
+
+def scale(metric: str) -> tuple[float, str]:
+    """Factor and unit in which a metric is shown."""
+    return (100.0, " %") if metric.rpartition(".")[2] in SHARES else (1.0, "")
+
+
+def short_name(metric: str) -> str:
+    """A metric in few words: ``student.test.accuracy`` is ``test accuracy``."""
+    return metric.removeprefix("student.").replace(".", " ").replace("_", " ")
+
+
+def number(summary: Summary, metric: str) -> str:
+    """Mean and half width of the interval: ``97.12 ± 0.31``."""
+    factor, _ = scale(metric)
+    digits = 2 if factor > 1 else 4
+    mean = f"{factor * summary.mean:.{digits}f}"
+    return mean if summary.half_width is None else f"{mean} ± {factor * summary.half_width:.{digits}f}"
+
+
+def _notes(results: Results, cells: Mapping[str, Mapping[str, Summary]]) -> list[str]:
+    protocol = results.protocol
+    held = f"{100 * protocol['val_fraction']:.3g}% of the training images held out" if protocol["val_fraction"] else (
+        "no validation images, nothing selected"
+    )  # fmt: skip
+    notes = [
+        f"Protocol: {protocol['name']}, {protocol['selection']} ({held}), {protocol['n_tested']} test images. "
+        "Mean over seeds ± half of the 95% Student-t interval. Runs and their folders: results.csv."
+    ]
+    if results.missing:
+        everything = len(results.plan.runs)
+        notes.append(f"**Not finished: {len(results.missing)} of {everything} runs are missing.**")
+    fewest = min(summary.n for summary in cells[results.plan.metrics[0]].values())
+    if fewest < FEW:
+        notes.append(f"**Warning: a cell has n = {fewest}. Below {FEW} seeds an interval says next to nothing.**")
+    return notes
+
+
+def _cells(cells: Mapping[str, Mapping[str, Summary]], metrics: Sequence[str]) -> str:
+    header = ["cell", "n", *(f"{short_name(metric)}{scale(metric)[1]} | sd" for metric in metrics)]
+    lines = [_line(header), _line(["---", *["---:"] * (2 * len(metrics) + 1)])]
+    for cell, summary in cells[metrics[0]].items():
+        values = []
+        for metric in metrics:
+            factor, _ = scale(metric)
+            sd = cells[metric][cell].sd
+            values += [number(cells[metric][cell], metric), "" if sd is None else f"{factor * sd:.3g}"]
+        lines.append(_line([cell, str(summary.n), *values]))
+    return "\n".join(lines)
+
+
+def _comparisons(compared: Sequence[Compared]) -> str:
+    lines = [_line(["metric", "cell", "against", "n", "difference", "d_z", "p", "p (Holm)", "verdict"])]
+    lines.append(_line(["---"] * 3 + ["---:"] * 5 + ["---"]))
+    for pair in compared:
+        result, (_, unit) = pair.result, scale(pair.metric)
+        points = " points" if unit else ""
+        difference = "" if result.difference is None else number(result.difference, pair.metric) + points
+        effect = "" if result.effect_size is None else f"{result.effect_size:.2f}"
+        p_values = ["" if p is None else _p(p) for p in (result.p, result.p_holm)]
+        lines.append(_line([short_name(pair.metric), pair.cell, pair.against, str(len(result.seeds)), difference,
+                            effect, *p_values, result.verdict]))  # fmt: skip
+    return "\n".join(lines)
+
+
+def _teachers(results: Results) -> str:
+    metrics = results.plan.metrics
+    lines = [_line(["teacher", "run", *(f"{short_name(metric)}{scale(metric)[1]}" for metric in metrics)])]
+    lines.append(_line(["---", "---", *["---:"] * len(metrics)]))
+    for row in results.teachers:
+        one = [number(Summary.of([row.metrics[metric]]), metric) if metric in row.metrics else "" for metric in metrics]
+        lines.append(_line([row.run.variant, row.run.id, *one]))
+    return "\n".join(lines)
+
+
+def _p(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

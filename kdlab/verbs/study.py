@@ -1,0 +1,163 @@
+"""``python -m kdlab study``: many runs from one file, their statistics and their report."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdlab.errors import UsageError
+from kdlab.verbs.arguments import VerbParser, positive_int
+
+if TYPE_CHECKING:
+    from kdlab.studies.plan import Plan, PlannedRun
+
+
+def parser() -> VerbParser:
+    """Return the options of this verb."""
+    parser = VerbParser(
+        "study",
+        "FILE [options]",
+        "Run every variant, grid value and seed of a study file, and write tables and figures. Finished runs never\n"
+        "run again: the same command continues a study that was interrupted. A failed run does not stop the\n"
+        "others; exit code 6 tells of it.",
+        ["configs/studies/digits_alpha.yaml --quick",
+         "studies/alpha_mnist --data_dir data --dry-run",
+         "studies/grid_mnist --data_dir data --shard 1/4"],
+    )  # fmt: skip
+    parser.add_argument("file", metavar="FILE", help="study file, by path or by name")
+    parser.add_argument("--quick", action="store_true", help="make it small, as its section `quick` says")
+    parser.add_argument("--dry-run", action="store_true", help="check every config, show the plan, and run nothing")
+    parser.add_argument("--data_dir", metavar="DIR", help="where the data are")
+    parser.add_argument("--runs_dir", metavar="DIR", type=Path, default=Path("runs"), help="folder of all runs [runs]")
+    parser.add_argument(
+        "--jobs", metavar="N", type=positive_int,
+        help="runs at a time, which share the cores [one per core; one where there is a GPU]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shard", metavar="I/N", type=shard, default=(1, 1), help="only every N-th run, from the I-th (1 to N) on"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="run again what failed before")
+    return parser
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Read ``2/4`` as the second of four parts."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"{text} is no part of a whole; give 1/4 to 4/4 (SLURM: --array=1-4)")
+    return part, parts
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the study that the arguments name.
+
+    Raises:
+        UsageError: if an option, the study file or one of its configs is wrong; then nothing has run.
+        FailedRunsError: if runs failed; all others are done.
+        SystemExit: with 128 and the number of the signal, if it was told to stop.
+    """
+    options = parser().parse_args(arguments)
+
+    import torch
+
+    from kdlab.messages import set_up_messages
+    from kdlab.parser import find_config
+    from kdlab.studies.configs import ConfigReader
+    from kdlab.studies.file import read_study
+    from kdlab.studies.ledger import study_folder
+    from kdlab.studies.plan import make_plan
+    from kdlab.yaml_check import check_yaml
+
+    set_up_messages()
+    torch.set_num_threads(1)  # threads would not survive the fork of a run
+    path = Path(find_config(options.file))
+    check_yaml(path)
+    data = [] if options.data_dir is None else ["--data.data_dir", options.data_dir]
+    plan = make_plan(read_study(path, options.quick), ConfigReader(data))
+    study = study_folder(options.runs_dir, plan.name)
+    chosen = choose(plan, *options.shard)
+    # asks the driver's library, which leaves no context behind as `torch.cuda.is_available` may
+    jobs = options.jobs or (1 if torch.cuda.device_count() else _cores())
+    _show(plan, chosen, study, jobs)
+    if not options.dry_run:
+        _run(plan, chosen, study, jobs, data, options.retry_failed)
+
+
+def choose(plan: Plan, part: int, parts: int) -> list[PlannedRun]:
+    """Every n-th student of the plan, and the teachers that they need, which shards share."""
+    chosen = list(plan.students[part - 1 :: parts])
+    teachers = {run.id: run for run in plan.runs if run.role == "teacher"}
+    needed: set[str] = set()
+    new = {need for run in chosen for need in run.needs}
+    while new:
+        needed |= new
+        new = {need for name in new for need in teachers[name].needs} - needed
+    return [run for run in teachers.values() if run.id in needed] + chosen
+
+
+def _cores() -> int:
+    from kdlab.studies.local import cores
+
+    return cores()
+
+
+def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int) -> None:
+    from kdlab.studies.ledger import STATES, Entry, leftovers
+    from kdlab.studies.plan import cells
+    from kdlab.studies.progress import estimate, measured_seconds
+
+    states = [Entry(study, run.id).state for run in chosen] if study.exists() else ["pending"] * len(chosen)
+    counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+    seeds = sorted({run.seed for run in plan.students})
+    print(f"study {plan.name}: {len(plan.runs)} runs, {len(cells(plan))} cells x {len(seeds)} seeds, in {study}")
+    for run in plan.runs:
+        if run.role == "teacher":
+            print(f"  teacher {run.label}: {run.id}")
+    for label in cells(plan):
+        print(f"  {label}")
+    print(f"this call: {len(chosen)} runs ({counts}), {jobs} at a time")
+    old = leftovers(study, {run.id for run in plan.runs})
+    if old:
+        print(f"{len(old)} finished runs in {study} are of an earlier version of the study and not used")
+    seconds, left = measured_seconds(plan, study), len(states) - states.count("done")
+    if left:
+        time = "not known before the first run" if seconds is None else f"about {estimate(seconds, left, jobs)}"
+        print(f"time for the rest: {time}")
+
+
+def _run(
+    plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int, data: Sequence[str], retry_failed: bool
+) -> None:
+    from kdlab.studies.ledger import Entry, FailedRunsError
+    from kdlab.studies.local import LocalExecutor
+    from kdlab.studies.progress import StudyProgress
+    from kdlab.studies.report import FOLDER, write_report
+
+    plan.write(study)
+    executor = LocalExecutor(study, jobs, data, retry_failed)
+    with StudyProgress(plan, study, len({run.id for run in chosen}), jobs) as progress:
+        executor.run(chosen, progress.report, progress.tick)
+    if executor.stopped_by:
+        print("stopped; the same command continues the study")
+        raise SystemExit(128 + executor.stopped_by)
+    done = [Entry(study, run.id).state == "done" for run in plan.runs]
+    failed = [ended for ended in progress.ends if ended.end != "done"]
+    if all(done) or (failed and any(done)):
+        try:
+            write_report(study)
+            print(f"report in {study / FOLDER}")
+        except UsageError:
+            if not failed:  # otherwise there is nothing to report but the failures
+                raise
+    elif not failed:
+        print(f"{sum(done)} of {len(done)} runs are done; the last shard writes the report, or: "
+              f"python -m kdlab report {study}")  # fmt: skip
+    if failed:
+        raise FailedRunsError(
+            f"{len(failed)} of {len(chosen)} runs failed, for example {failed[0].run.label} ({failed[0].reason}); "
+            f"see {Entry(study, failed[0].run.id).folder.path}, mend it, and continue with --retry-failed"
+        )

@@ -1,0 +1,234 @@
+"""`python -m kdlab study` from file to report, with real training on the digits."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdlab.cli import main
+from kdlab.errors import UsageError
+from kdlab.studies.plan import Plan, PlannedRun
+from kdlab.verbs.study import choose, shard
+
+STUDY = {
+    "name": "tiny",
+    "seeds": [0, 1],
+    "set": {"trainer.max_epochs": 2, "profile": False},
+    "teachers": {"wide": {"base": "digits/teacher"}},
+    "variants": {
+        "plain": {"base": "digits/independent"},
+        "kd": {
+            "base": "digits/logit_matching",
+            "set": {"model.teacher.checkpoint": "@wide"},
+            "grid": {"model.alpha": [0.1, 0.9]},
+        },
+    },
+    "comparisons": [{"of": "kd", "against": "plain"}],
+    "metrics": ["student.test.accuracy", "student.test.nll"],
+}
+
+
+def write(folder: Path, **changes: object) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+    return str(path)
+
+
+def results(runs: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in (runs / "studies" / "tiny").glob("*/result.json")}
+
+
+def summary(runs: Path) -> str:
+    return (runs / "studies" / "tiny" / "report" / "summary.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Runs folder of the finished study; do not change it."""
+    runs = tmp_path_factory.mktemp("runs")
+    assert main(["study", write(runs), "--runs_dir", str(runs)]) == 0
+    return runs
+
+
+def test_every_number_of_the_summary_is_in_the_run_folders(finished):
+    content = json.loads(summary(finished))
+    assert (content["runs_done"], content["runs_missing"]) == (7, [])
+    assert [cell["cell"] for cell in content["cells"]] == ["plain", "kd, alpha 0.1", "kd, alpha 0.9"]
+    for cell in content["cells"]:
+        loaded = [json.loads((finished / "studies" / "tiny" / run / "result.json").read_text()) for run in cell["runs"]]
+        assert [result["seed"] for result in loaded] == [0, 1]
+        for metric in ("accuracy", "nll"):
+            values = [result["student"]["test"][metric] for result in loaded]
+            assert cell["metrics"][f"student.test.{metric}"]["mean"] == pytest.approx(statistics.mean(values))
+
+
+def test_students_learn_from_the_teacher_of_the_study(finished):
+    content = json.loads(summary(finished))
+    folder = finished / "studies" / "tiny"
+    teacher = folder / content["teachers"][0]["run"] / "student.safetensors"
+    for run in content["cells"][1]["runs"]:
+        result = json.loads((folder / run / "result.json").read_text())
+        assert Path(result["teacher"]["checkpoint"]) == teacher
+        config = yaml.safe_load((folder / run / "config.yaml").read_text())
+        assert (
+            config["model"]["init_args"]["label_weight"] == pytest.approx(0.1)
+            or config["model"]["init_args"]["alpha"] == 0.1
+        )
+
+
+def test_a_finished_study_runs_nothing(finished, capfd):
+    before = results(finished)
+    assert main(["study", write(finished), "--runs_dir", str(finished)]) == 0
+    assert results(finished) == before  # with the time of training in them
+    said = capfd.readouterr()
+    assert "this call: 7 runs (7 done)" in said.out
+    assert "7 of 7 runs were done already" in said.err
+
+
+def test_a_changed_study_runs_what_is_new(finished, tmp_path, capfd):
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "runs")
+    runs, before = tmp_path / "runs", results(finished)
+    changed = {"kd": {**STUDY["variants"]["kd"], "grid": {"model.alpha": [0.9]}}, "plain": STUDY["variants"]["plain"]}
+    assert (
+        main(["study", write(tmp_path, seeds=[0, 1, 2], variants=changed), "--runs_dir", str(runs), "--dry-run"]) == 0
+    )
+    said = capfd.readouterr().out
+    assert "this call: 7 runs (5 done, 2 pending)" in said
+    assert "2 finished runs in" in said
+    assert "time for the rest: about 0:00:0" in said
+    assert results(runs) == before  # a dry run runs nothing
+
+
+FORK = multiprocessing.get_context("fork")
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in Linux' /proc")
+def test_a_study_killed_five_times_gives_the_same_summary(finished, tmp_path):
+    path, draw = write(tmp_path), random.Random(0)
+    arguments = ["study", path, "--runs_dir", str(tmp_path / "runs")]
+    for _ in range(5):
+        driver = FORK.Process(target=main, args=(arguments,))
+        driver.start()
+        driver.join(draw.uniform(0.5, 4))
+        if driver.is_alive() and driver.pid is not None:
+            os.kill(driver.pid, signal.SIGSTOP)  # so that it starts no more while we look
+            for pid in [*children(driver.pid), driver.pid]:
+                os.kill(pid, signal.SIGKILL)
+            driver.join()
+    assert main(arguments) == 0
+    assert summary(tmp_path / "runs") == summary(finished)
+    assert set(results(tmp_path / "runs")) == set(results(finished))
+    folders = {path.name for path in (tmp_path / "runs" / "studies" / "tiny").iterdir() if path.is_dir()}
+    assert folders == {*results(finished), "report"}  # no run has begun a second folder
+
+
+def test_a_failed_run_is_reported_and_the_others_are_done(tmp_path, capfd):
+    variants = {
+        "plain": {"base": "digits/independent"},
+        "wild": {"base": "digits/independent", "set": {"model.optimizer.lr": 1e30}},
+    }
+    path = write(tmp_path, variants=variants, teachers={}, seeds=[0], comparisons=[{"against": "plain"}])
+    arguments = ["study", path, "--runs_dir", str(tmp_path)]
+    assert main(arguments) == 6
+    said = capfd.readouterr().err
+    assert "wild, seed 0: failed: exit code 5: " in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("kdlab: error: 1 of 2 runs failed, for example wild, seed 0 (exit code 5: ")
+    assert last.endswith("mend it, and continue with --retry-failed")
+    content = json.loads(summary(tmp_path))
+    assert ([cell["cell"] for cell in content["cells"]], len(content["runs_missing"])) == (["plain"], 1)
+    assert main(arguments) == 6  # still failed, and not run again
+    assert "(--retry-failed runs it again)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"variants": {"plain": {"base": "digits/independent", "set": {"model.alfa": 1}}}, "teachers": {}},
+            "study tiny, plain: model: IndependentStudent has no alfa; there are: ",
+        ),
+        (
+            {"variants": {"kd": {**STUDY["variants"]["kd"], "grid": {"model.temperature": [2, 0]}}}},
+            "study tiny, kd, temperature 0: temperature is 0, but it must be a positive number",
+        ),
+        (
+            {"variants": {"kd": {"base": "digits/logit_matching"}}, "teachers": {}},
+            "each run would look for its teacher by the recipe",
+        ),
+        (
+            {"variants": {"plain": {"base": "digits/indipendent"}}, "teachers": {}},
+            "there is no config digits/indipendent; did you mean digits/independent or",
+        ),
+        ({"metric": ["x"]}, "has no key metric"),
+    ],
+)
+def test_a_wrong_study_is_refused_before_anything_runs(tmp_path, capsys, changes, message):
+    path = write(tmp_path, **{"comparisons": [], **changes})
+    assert main(["study", path, "--runs_dir", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("kdlab: error: ")
+    assert message in said
+    assert "\n" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("quick", [[], ["--quick"]])
+@pytest.mark.parametrize("name", ["digits_alpha", "alpha_mnist", "grid_mnist"])
+def test_the_studies_of_the_project_are_whole(name, quick, tmp_path, capsys):
+    assert main(["study", f"studies/{name}", "--dry-run", "--runs_dir", str(tmp_path), *quick]) == 0
+    expected = {"digits_alpha": (66, 11), "alpha_mnist": (61, 13), "grid_mnist": (106, 22)}[name][len(quick)]
+    assert f": {expected} runs, " in capsys.readouterr().out
+
+
+def test_the_shards_are_the_whole():
+    teachers = [PlannedRun(f"t{i}", "teacher", f"t{i}", {}, 0, (), (f"t{i - 1}",) if i else ()) for i in range(3)]
+    students = [PlannedRun(f"s{i}", "student", "v", {}, i, (), (f"t{i % 2}",)) for i in range(7)]
+    plan = Plan("s", "", ("m",), (), (*teachers, *students))
+    shards = [choose(plan, part, 3) for part in (1, 2, 3)]
+    assert sorted(run.id for runs in shards for run in runs if run.role == "student") == [run.id for run in students]
+    assert [run.id for run in shards[1]] == ["t0", "t1", "s1", "s4"]
+    assert [run.id for run in choose(plan, 1, 7)] == ["t0", "s0"]
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0"])
+def test_shards_that_are_none(text):
+    with pytest.raises(UsageError, match=rf"{text} is no part of a whole; give 1/4 to 4/4 \(SLURM: --array=1-4\)"):
+        main_raises(["f.yaml", "--shard", text])
+
+
+def main_raises(arguments):
+    from kdlab.verbs.study import parser
+
+    parser().parse_args(arguments)
+
+
+def test_a_shard_is_read():
+    assert shard("2/4") == (2, 4)
+
+
+def test_the_last_shard_writes_the_report(finished, tmp_path, capfd):
+    import shutil
+
+    runs = tmp_path / "runs"
+    shutil.copytree(finished, runs)
+    shutil.rmtree(runs / "studies" / "tiny" / "report")
+    gone = Plan.read(runs / "studies" / "tiny").students[0].id  # of the first of two shards
+    shutil.rmtree(runs / "studies" / "tiny" / gone)
+    assert main(["study", write(tmp_path), "--runs_dir", str(runs), "--shard", "2/2"]) == 0
+    assert "6 of 7 runs are done; the last shard writes the report" in capfd.readouterr().out
+    assert main(["study", write(tmp_path), "--runs_dir", str(runs), "--shard", "1/2"]) == 0
+    assert summary(runs) == summary(finished)

@@ -1,0 +1,237 @@
+"""The analysis of finished runs, through the command line, against numbers worked out here."""
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kdlab.cli import main
+from kdlab.verbs.loaded import load_run
+
+RUN, OTHER, ALONE = (f"runs/digits/{name}-seed0" for name in ("logit_standardization", "logit_matching", "independent"))
+
+
+def analyze(run, *options):
+    assert main(["analyze", run, "--accelerator", "cpu", *options]) == 0
+    return json.loads(Path(run, "analysis", "analysis.json").read_text())
+
+
+def answers(path, split="test"):
+    """Logits of student and teacher, and true labels, of a run; float64."""
+    run = load_run(path)
+    images = getattr(run.data, f"{split}_split")
+    seen = (images.images / 255 - run.data.mean[0]) / run.data.std[0]
+    with torch.no_grad():
+        teacher = run.teacher()
+        logits = [
+            network(seen).double().numpy() for network in (run.method.student, teacher and teacher.network) if network
+        ]
+    return logits, images.clean_labels.numpy()
+
+
+@pytest.fixture(scope="module")
+def finished(finished_runs):
+    """The analysis of a run against another, and what was shown; do not change it."""
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
+        patch.chdir(finished_runs)
+        patch.setattr("sys.argv", ["kdlab"])
+        return analyze(RUN, "--against", OTHER), shown.getvalue()
+
+
+@pytest.fixture
+def two(finished, workplace):
+    return finished[0]
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """They take seconds, and most tests do not look at them."""
+    monkeypatch.setattr("kdlab.analysis.figures.draw_all", lambda answers: {})
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def standardized(z):
+    return (z - z.mean(axis=1, keepdims=True)) / (z.std(axis=1, ddof=1, keepdims=True) + 1e-7)
+
+
+def kl(student, teacher):
+    q, p = softmax(teacher), softmax(student)
+    return (q * (np.log(q) - np.log(p))).sum(axis=1)
+
+
+def test_the_figures_are_those_of_the_formulas(two):
+    (student, teacher), labels = answers(RUN)
+    report = two["splits"]["test"]
+    assert report["n"] == 360
+    fidelity = report["fidelity"]
+    answer, taught = student.argmax(axis=1), teacher.argmax(axis=1)
+    both_wrong = (answer != labels) & (taught != labels)
+    assert fidelity["agreement"] == pytest.approx((answer == taught).mean())
+    assert fidelity["kl"] == pytest.approx(kl(student, teacher).mean(), rel=1e-4)  # float32 logits, other batches
+    assert fidelity["both_wrong"] == both_wrong.sum()
+    assert fidelity["same_wrong"] == (both_wrong & (answer == taught)).sum()
+    p = softmax(student)
+    one_hot = np.eye(10)[labels]
+    assert report["calibration"]["student"]["nll"] == pytest.approx(-np.log(p[one_hot == 1]).mean(), rel=1e-4)
+    assert report["calibration"]["student"]["brier"] == pytest.approx(((p - one_hot) ** 2).sum(axis=1).mean(), rel=1e-4)
+
+
+def test_the_student_and_teacher_have_the_accuracy_and_ece_of_the_result(two):
+    result = json.loads(Path(RUN, "result.json").read_text())
+    for role in ("student", "teacher"):
+        calibration = two["splits"]["test"]["calibration"][role]
+        for name in ("accuracy", "nll", "ece"):
+            assert calibration[name] == pytest.approx(result[role]["test"][name], abs=2e-5)  # float32 there
+
+
+def test_mismatches_of_two_students_are_those_of_the_definition(two):
+    (first, teacher), labels = answers(RUN)
+    (second, _), _ = answers(OTHER)
+    right = first.argmax(axis=1) == labels, second.argmax(axis=1) == labels
+    plain, scaled = [], []
+    for student in (first, second):
+        plain.append(kl(student, teacher))
+        scaled.append(kl(standardized(student), standardized(teacher)))
+    mismatch = mended = 0
+    for i in np.flatnonzero(right[0] != right[1]):
+        good, bad = (0, 1) if right[0][i] else (1, 0)
+        if plain[bad][i] < plain[good][i]:
+            mismatch += 1
+            mended += scaled[good][i] < scaled[bad][i]
+    found = two["splits"]["test"]["comparison"]["logit_standardization"]["mismatches"]
+    assert found["students"] == ["logit_standardization-seed0", "logit_matching-seed0"]
+    assert (found["mismatches"], found["mended"]) == (mismatch, mended)
+    assert found["one_right"] == (right[0] != right[1]).sum() > 0
+    assert len(found["cases"]) == mismatch
+    assert two["splits"]["test"]["comparison"]["teacher_difference"] == 0
+
+
+def test_noisy_labels_are_counted_on_the_training_split_only(two):
+    noise = two["splits"]["train"]["denoising"]["student"]
+    assert (noise["n"], noise["n_noisy"]) == (1293, 129)
+    assert noise["corrected"] + noise["memorised"] + noise["other"] == 129
+    assert two["splits"]["test"]["denoising"]["student"] is None
+
+
+def test_figures_are_written_for_every_split_and_the_same_again(workplace, two):
+    folder = workplace / RUN / "analysis"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    kinds = ("reliability_student", "reliability_teacher", "confusion", "accuracy_by_class", "kl_by_sample", "cka")
+    assert set(first) == {"analysis.json", *(f"{split}_{kind}.svg" for split in ("test", "train") for kind in kinds)}
+    assert all(content.lstrip().startswith(b"<?xml") for name, content in first.items() if name.endswith(".svg"))
+
+
+def test_the_same_analysis_gives_the_same_bytes(copied):
+    folder = copied("independent-seed0")
+    contents = []
+    for _ in range(2):
+        analyze(str(folder), "--split", "val")
+        contents.append({path.name: path.read_bytes() for path in (folder / "analysis").iterdir()})
+    assert contents[0] == contents[1]
+
+
+def test_figures_of_an_earlier_analysis_do_not_stay_behind(workplace):
+    old = workplace / OTHER / "analysis" / "train_cka.svg"
+    old.parent.mkdir(exist_ok=True)
+    old.write_text("old")
+    assert list(analyze(OTHER, "--split", "test")["splits"]) == ["test"]
+    assert {path.name.partition("_")[0] for path in old.parent.glob("*.svg")} == {"test"}
+
+
+def test_the_table_shows_the_main_figures(finished):
+    two, shown = finished
+    report = two["splits"]["test"]
+    assert "logit_standardization-seed0: 360 test images" in shown
+    assert "logit_standardization-seed0: 1,293 train images" in shown
+    for name, value in (
+        ("agrees with teacher %", f"{100 * report['fidelity']['agreement']:.2f}"),
+        ("KL to teacher", f"{report['fidelity']['kl']:.4f}"),
+        ("same wrong answer %", f"{100 * report['fidelity']['same_wrong_rate']:.2f}"),
+        ("ECE", f"{report['calibration']['student']['ece']:.4f}"),
+        ("Brier", f"{report['calibration']['teacher']['brier']:.4f}"),
+        ("CKA of classifier ~ fc", f"{report['cka']['values'][-1][-1]:.4f}"),
+        ("noisy labels corrected", f"{two['splits']['train']['denoising']['student']['corrected']} of 129"),
+    ):
+        line = next(line for line in shown.splitlines() if name in line)
+        assert value in line
+    cases = report["comparison"]["logit_standardization"]["mismatches"]
+    assert f"{cases['mismatches']} of {cases['one_right']}" in shown
+    assert f"{cases['mended']} of {cases['mismatches']}" in shown
+
+
+def test_without_another_run_the_independent_student_beside_it_is_compared(workplace, no_figures, capsys):
+    found = analyze(OTHER, "--split", "test")
+    assert found["against"].endswith(ALONE)
+    assert found["splits"]["test"]["comparison"]["students"] == ["logit_matching-seed0", "independent-seed0"]
+    assert "compared with the independent student in" in capsys.readouterr().err
+
+
+def test_a_run_without_a_teacher_is_analysed_without_it(workplace, capsys):
+    found = analyze(ALONE, "--split", "test")
+    report = found["splits"]["test"]
+    assert found["against"] is None
+    assert report["fidelity"] is None
+    assert report["undefined"]["fidelity"] == "the run has no teacher"
+    (student,), labels = answers(ALONE)
+    assert report["calibration"]["student"]["accuracy"] == pytest.approx((student.argmax(axis=1) == labels).mean())
+    assert [path.name for path in (workplace / ALONE / "analysis").glob("*.svg")] == ["test_reliability_student.svg"]
+    shown = capsys.readouterr().out
+    assert "accuracy %" in shown
+    assert "teacher" not in shown
+
+
+def test_an_ensemble_is_compared_with_the_teacher_that_its_members_share(workplace, no_figures):
+    report = analyze("runs/digits/sub_student_ensemble-seed0", "--split", "test")["splits"]["test"]
+    assert report["fidelity"]["n"] == 360
+    assert report["cka"]["student_layers"] == [f"networks.{m}" for m in range(4)]
+
+
+def test_layers_may_be_named(workplace, no_figures):
+    cka = analyze(OTHER, "--split", "test", "--layers", "hidden", "fc")["splits"]["test"]["cka"]
+    assert (cka["student_layers"], cka["teacher_layers"], cka["n"]) == (["hidden"], ["fc"], 360)
+
+
+def test_what_cannot_be_analysed_is_one_line_and_leaves_nothing(copied, tmp_path, the_error):
+    assert main(["analyze", str(tmp_path / "nothing")]) == 2
+    assert "nothing is no run: it holds no config.yaml" in the_error()
+    folder = copied("independent-seed0")
+    shutil.rmtree(folder / "analysis", ignore_errors=True)
+    assert main(["analyze", str(folder), "--against", str(tmp_path)]) == 2
+    assert f"{tmp_path} is no run" in the_error()
+    assert not (folder / "analysis").exists()
+    (folder / "student.safetensors").write_bytes(b"torn")
+    assert main(["analyze", str(folder)]) == 4
+    assert "is damaged or no safetensors file" in the_error()
+
+
+def test_missing_data_are_one_line(tmp_path, monkeypatch, the_error):
+    arguments = ["fit", "--config", "mnist/independent", "--runs_dir", str(tmp_path), "--trainer.max_epochs", "1"]
+
+    def refuse(*_, **__):
+        raise RuntimeError("Error downloading train: Tried a, b")
+
+    def images(self, part):
+        number = 20 if part == "train" else 10
+        return torch.zeros(number, 1, 28, 28, dtype=torch.uint8), torch.arange(number) % 10, "made up"
+
+    with monkeypatch.context() as made_up:
+        made_up.setattr("kdlab.data.MNIST.prepare_data", lambda self: None)
+        made_up.setattr("kdlab.data.MNIST.read", images)
+        options = ["--data.batch_size", "10", "--data.val_fraction", "0", "--profile", "false"]
+        assert main([*arguments, *options]) == 0
+    the_run = tmp_path / "mnist" / "independent-seed0"
+    monkeypatch.setattr("torchvision.datasets.MNIST.download", refuse)
+    arguments = ["analyze", str(the_run), "--data_dir", str(tmp_path / "nowhere"), "--accelerator", "cpu"]
+    assert main(arguments) == 4
+    assert f"MNIST is not in {tmp_path / 'nowhere' / 'mnist'}" in the_error()
+    assert not (the_run / "analysis").exists()
