@@ -38,7 +38,7 @@ def member_logits(ensemble, batch):
 def test_a_loss_of_temperature_t_sees_the_mean_of_the_softened_probabilities(sixty_four, temperature):
     ensemble = TeacherEnsemble(teachers())
     ensemble.soften(temperature)
-    seen = softmax(ensemble(sixty_four).logits.double().numpy() / temperature)
+    seen = softmax(ensemble.teach(sixty_four).logits.double().numpy() / temperature)
     expected = softmax(member_logits(ensemble, sixty_four) / temperature).mean(axis=0)
     np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-7)  # float32
     at_one = softmax(member_logits(ensemble, sixty_four)).mean(axis=0)
@@ -71,7 +71,7 @@ def test_equal_teachers_are_one_teacher(sixty_four):
     one = teachers(1)[0]
     ensemble = TeacherEnsemble([one, copy.deepcopy(one)])
     ensemble.soften(3.0)
-    seen, alone = ensemble(sixty_four).logits / 3, one(sixty_four).logits / 3
+    seen, alone = ensemble.teach(sixty_four).logits / 3, one(sixty_four).logits / 3
     assert seen.softmax(dim=-1).allclose(alone.softmax(dim=-1), atol=1e-6)
 
 
@@ -116,7 +116,7 @@ def test_an_ensemble_among_the_teachers_averages_at_the_same_temperature(sixty_f
     flat = TeacherEnsemble(members)
     for ensemble in (nested, flat):
         ensemble.soften(5.0)
-    assert nested(sixty_four).logits.allclose(flat(sixty_four).logits, atol=1e-4)  # float32, at temperature 5
+    assert nested.teach(sixty_four).logits.allclose(flat.teach(sixty_four).logits, atol=1e-4)  # float32, at temperature 5
 
 
 def test_an_ensemble_teaches_what_its_mean_teaches(fit, sixty_four):
@@ -181,5 +181,13 @@ def test_a_teacher_that_learns_is_refused():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_temperature_that_is_not_positive_is_refused(temperature):
-    with pytest.raises(UsageError, match=r"temperature is .*or null for the loss's"):
+    with pytest.raises(UsageError, match=r"temperature is .*must be a positive number"):
         TeacherEnsemble(teachers(2), temperature=temperature)
+
+
+def test_in_evaluation_the_answer_does_not_depend_on_the_temperature_of_the_loss(sixty_four):
+    ensemble = TeacherEnsemble([FrozenTeacher(DigitsConv()), FrozenTeacher(DigitsConv())])
+    before = ensemble(sixty_four).logits
+    ensemble.soften(7.0)
+    assert ensemble(sixty_four).logits.equal(before)
+    assert not ensemble.teach(sixty_four).logits.allclose(before)
