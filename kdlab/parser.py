@@ -147,6 +147,8 @@ def _plain(text: str, class_path: str) -> str:
     text = re.sub(r"\. Got value: ", "; given ", text)
     if match := re.match(r"the following arguments are required: (.*)$", text):
         missing = match[1].replace("fit.", "")
+        if not set(re.findall(r"[\w.]+", missing)) <= {"model", "data"}:
+            return f"{missing} missing, but required; give it a value"
         return f"{missing} missing; give --config FILE, for example configs/digits/logit_matching.yaml"
     if match := _UNKNOWN_OPTION.match(text):
         return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{did_you_mean(match[1], _parameters(class_path))}"

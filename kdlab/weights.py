@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Card]:
                 f"checkpoint {path} holds more than tensors and plain values and was not opened, because loading it "
                 "could run code; save its state dict alone: torch.save(network.state_dict(), file)"
             ) from error
-        raise IntegrityError(f"checkpoint {path} is damaged or no PyTorch file ({_first_line(error)})") from error
+        raise IntegrityError(f"checkpoint {path} is damaged or no PyTorch file ({type(error).__name__})") from error
     return _state_dict_in(content, path), {}
 
 

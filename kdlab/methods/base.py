@@ -114,6 +114,12 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         """Return the loss of one batch and keep its terms for the log."""
         student = self.ask_student(batch)
         terms = self.losses(student, self.ask_teacher(batch), batch)
+        for name, term in terms.items():
+            if term.dim():
+                raise UsageError(
+                    f"{type(self).__name__}: the {name} term has shape {list(term.shape)}, but it must be a scalar; "
+                    "take its mean over the batch"
+                )
         loss = torch.stack(list(terms.values())).sum()
         self._record(terms, loss, student.logits, batch.label)
         return loss

@@ -1,5 +1,6 @@
 """Knowledge distillation as Hinton et al. defined it: learn from the teacher's softened answers."""
 
+import inspect
 from typing import Any
 
 import torch.nn.functional as F
@@ -59,6 +60,12 @@ class LogitMatching(Method):
                     f"temperature is {temperature:g}, but {type(self.logit_loss).__name__} has no single temperature; "
                     "set model.temperature: null"
                 )
+            own = self.logit_loss.temperature
+            if own not in (temperature, _default_temperature(self.logit_loss)):
+                raise UsageError(
+                    f"temperature: {temperature:g} and the logit loss's own {own:g} are both given; "
+                    "set model.temperature: null to keep the loss's, or leave the loss's out"
+                )
             self.logit_loss.temperature = positive_temperature(temperature)
         teacher.soften(self.logit_loss.temperature or 1.0)
 
@@ -71,3 +78,11 @@ class LogitMatching(Method):
         if self.weights.logit:
             terms["logit"] = self.weights.logit * self.logit_loss(student.logits, teacher.logits, batch.label)
         return terms
+
+
+def _default_temperature(loss: LogitLoss) -> float | None:
+    """The temperature that a loss, or the one inside it, has where nobody gives it one."""
+    inner = getattr(loss, "loss", loss)
+    parameters = inspect.signature(type(inner)).parameters
+    found = parameters.get("temperature") or parameters.get("tau")
+    return None if found is None else found.default

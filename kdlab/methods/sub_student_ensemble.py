@@ -3,6 +3,8 @@
 Shapes: B images per member, M members, C channels, H x W pixels, K classes.
 """
 
+import inspect
+import logging
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ from kdlab.models.ensemble import Combination, Fusion, NetworkEnsemble, combine
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
 
+log = logging.getLogger(__name__)
 NO_TEACHER = Outputs(torch.empty(0))  # the answer to a member that has none, and does not read it
 
 
@@ -24,7 +27,7 @@ class SubStudentEnsemble(Method):
     Each member keeps its own loss, teacher and adapters, starts from other random weights and sees the images in
     another order and under other views: it learns as it would alone. Its terms are logged as
     ``train/member<m>_<term>_loss``; the ensemble's metrics, each member's accuracy and their pairwise disagreement
-    are logged in validation and test. Optimizer and schedule are the ensemble's; those of a member are not used.
+    are logged in validation and test. Optimizer, schedule and seed are the ensemble's; a member has none of its own.
 
     Gradient clipping by norm is the exception: the Trainer clips the norm over all members together.
 
@@ -48,6 +51,10 @@ class SubStudentEnsemble(Method):
             raise UsageError(f"SubStudentEnsemble got {len(members)} member(s); list two or more, or run one alone")
         if any(isinstance(member, SubStudentEnsemble) for member in members):
             raise UsageError("a member is an ensemble itself; list its members in its place")
+        default = inspect.signature(Method.__init__).parameters["optimizer"].default
+        for m, member in enumerate(members):
+            if member.optimizer_factory is not default or member.lr_scheduler_factory is not None or member.seed:
+                log.warning("members[%d] has an optimizer, lr_scheduler or seed of its own; the ensemble's is used", m)
         network = NetworkEnsemble([member.student for member in members], combination, fusion)
         super().__init__(student=network, teacher=_share_teacher(members), **kwargs)
         self.methods = nn.ModuleList(members)

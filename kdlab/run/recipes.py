@@ -44,10 +44,12 @@ def provide_teacher(teacher: FrozenTeacher, recipe: Mapping[str, Any], options: 
     assert teacher.checkpoint is not None
     checkpoint = Path(teacher.checkpoint)
     folder = RunFolder(checkpoint.parent)
-    if checkpoint.name != folder.student.name or len(checkpoint.parts) < 3:
+    elsewhere = checkpoint.name != folder.student.name or len(checkpoint.parts) < 3
+    if elsewhere and not checkpoint.exists():
         raise UsageError(
             f"the teacher's checkpoint is {checkpoint}, but its recipe {teacher.recipe} writes "
-            f"<runs_dir>/<experiment>/<name>/{folder.student.name}; set checkpoint to such a path"
+            f"<runs_dir>/<experiment>/<name>/{folder.student.name}; set checkpoint to such a "
+            "path, or recipe: null if it is not to be trained"
         )
     checkpoint.parent.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint.parent.with_name(f".{checkpoint.parent.name}.recipe.lock")):

@@ -55,9 +55,16 @@ def _differences(before: Any, now: Any, key: str) -> list[str]:  # noqa: ANN401
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = dict.fromkeys([*before, *now])
         return [line for name in names for line in _differences(before.get(name), now.get(name), f"{key}.{name}")]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now) and any(map(_nested, now)):
+        pairs = enumerate(zip(before, now, strict=True))
+        return [line for i, (old, new) in pairs for line in _differences(old, new, f"{key}[{i}]")]
     if before == now:
         return []
     return [f"{key.lstrip('.').replace('.init_args', '')} was {_short(before)}, is {_short(now)}"]
+
+
+def _nested(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, (Mapping, list))
 
 
 def _short(value: Any) -> str:  # noqa: ANN401

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from kdlab.errors import NumericalError
 from kdlab.teachers import Teacher
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,11 @@ class TeacherCheck(Callback):
             return
         accuracy, entropy_nats = float(correct) / samples, float(entropy) / samples
         largest = float(histogram.max()) / samples
+        if not math.isfinite(entropy_nats):
+            raise NumericalError(
+                f"the {name} answers with numbers that are not finite: its weights are damaged or its training "
+                "diverged; train it again"
+            )
         found = {"val_accuracy": accuracy, "val_entropy": entropy_nats, "val_largest_class": largest}
         found = {f"{name}/{key}": value for key, value in found.items()}
         self.report |= found

@@ -101,5 +101,5 @@ class FrozenTeacher(Teacher):
 
     def _advice(self) -> str:
         if self.recipe is not None:
-            return f"; delete it and `fit` trains it again, or run: python -m kdlab fit --config {self.recipe}"
+            return f"; `fit` trains it where it is missing, or run: python -m kdlab fit --config {self.recipe}"
         return "; train a teacher first, for example: python -m kdlab fit --config configs/digits/teacher.yaml"

@@ -135,9 +135,18 @@ def test_another_logit_loss_gets_student_teacher_and_labels_in_this_order():
 
 
 def test_the_temperature_of_the_method_is_that_of_its_logit_loss():
-    assert method(temperature=3.0, logit_loss=SoftTargets(2.0)).logit_loss.temperature == 3.0
+    assert method(temperature=3.0, logit_loss=SoftTargets()).logit_loss.temperature == 3.0
+    assert method(temperature=3.0, logit_loss=SoftTargets(3.0)).logit_loss.temperature == 3.0
     assert method(temperature=3.0, logit_loss=DIST()).logit_loss.temperature == 3.0
     assert method(temperature=3.0, logit_loss=LinearWarmup(SoftTargets())).logit_loss.loss.temperature == 3.0
+
+
+@pytest.mark.parametrize("loss", [SoftTargets(2.0), DIST(tau=2.0), LinearWarmup(SoftTargets(2.0))])
+def test_two_temperatures_are_an_error_that_names_both(loss):
+    with pytest.raises(
+        UsageError, match=r"temperature: 3 and the logit loss's own 2 are both given.*temperature: null"
+    ):
+        method(temperature=3.0, logit_loss=loss)
 
 
 def test_a_logit_loss_without_a_temperature_cannot_get_one():

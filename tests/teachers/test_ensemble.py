@@ -116,7 +116,9 @@ def test_an_ensemble_among_the_teachers_averages_at_the_same_temperature(sixty_f
     flat = TeacherEnsemble(members)
     for ensemble in (nested, flat):
         ensemble.soften(5.0)
-    assert nested.teach(sixty_four).logits.allclose(flat.teach(sixty_four).logits, atol=1e-4)  # float32, at temperature 5
+    assert nested.teach(sixty_four).logits.allclose(
+        flat.teach(sixty_four).logits, atol=1e-4
+    )  # float32, at temperature 5
 
 
 def test_an_ensemble_teaches_what_its_mean_teaches(fit, sixty_four):
