@@ -95,7 +95,7 @@ MISTAKES = {
     "ResNet20(depth=3)": "ResNet20 has no depth",
     "ResNet20(3)": r"ResNet20\(3\): 3 has no name; write arguments as name=value",
     "WRN(depth=x)": "depth: expected int; given x",
-    "WRN(depth=16)": r"WRN\(depth=16\): width missing$",
+    "WRN(depth=16)": r"WRN\(depth=16\): width missing, but required; give it a value$",
     "TimmModel(name=vit_tyni)": "timm has no classifier called 'vit_tyni'",
     "TimmModel(name=vit_tiny_patch16_224)": r"takes images of \[224, 224\] pixels but got \[32, 32\]",
     "configs/trainers/cifar.yaml": "is no config and no model file",
