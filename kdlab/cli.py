@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from kdlab.allocation import keep_freed_memory
 from kdlab.errors import UsageError
 from kdlab.verbs import VERBS, run_verb
 
@@ -25,6 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
         Ctrl-C, 143 after SIGTERM, 1 for a bug of kdlab (with a traceback).
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    keep_freed_memory()
     try:
         if arguments and arguments[0] in VERBS:
             run_verb(arguments[0], arguments[1:])
