@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +30,43 @@ def same_random_numbers() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def quiet_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LightningCLI warns when it is given arguments while the process has some of its own."""
+    monkeypatch.setattr(sys, "argv", ["kdlab"])
+    torch.set_num_threads(1)  # other threads do not survive a fork
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Callable[..., list[int | None]]:
+    """`two_ranks(function, *arguments)`: call it in two processes, the ranks of a job; their exit codes.
+
+    The processes are forked, so what a fresh interpreter imports for ten seconds is there already.
+    """
+    return _two_ranks
+
+
+def _two_ranks(function: Callable[..., int | None], *arguments: object) -> list[int | None]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=_rank, args=(number, port, function, arguments)) for number in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    for process in ranks:
+        process.kill()  # one that hangs
+    return [process.exitcode for process in ranks]
+
+
+def _rank(number: int, port: int, function: Callable[..., int | None], arguments: tuple[object, ...]) -> None:
+    os.environ |= {"LOCAL_RANK": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    os._exit(function(*arguments) or 0)
 
 
 @pytest.fixture(autouse=True)

@@ -8,19 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from kdlab.cli import main
 from kdlab.methods import Method
 from kdlab.run.checkpoints import AtomicCheckpointIO
 from kdlab.run.folder import RunFolder
-
-
-@pytest.fixture(autouse=True)
-def quiet_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LightningCLI warns when it is given arguments while the process has some of its own."""
-    monkeypatch.setattr(sys, "argv", ["kdlab"])
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """A killed run with a remembered teacher is the run that was never killed; two processes fill one file."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,14 +72,12 @@ def test_a_run_that_fills_its_cache_on_the_way_is_killed_and_continues_the_same(
 
 
 @pytest.mark.slow
-def test_two_processes_fill_one_file(tmp_path: Path, digits_teacher: Path) -> None:
+def test_two_processes_fill_one_file(
+    tmp_path: Path, digits_teacher: Path, two_ranks: Callable[..., list[int | None]]
+) -> None:
     more = ["--config", "run/ddp", "--trainer.devices", "2", "--data.batch_size", "32", "--profile", "false"]
     arguments = ["fit", *command(tmp_path, digits_teacher, *more), *cache_in(tmp_path / "cache")]
-    done = subprocess.run(
-        [sys.executable, "-m", "kdlab", *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True,
-        text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert two_ranks(main, arguments) == [0, 0]
     assert json.loads((tmp_path / "digits" / "cached_teacher-seed0" / "result.json").read_text())["world_size"] == 2
     (file,) = (tmp_path / "cache").glob("*/rows.bin")
     content = file.read_bytes()

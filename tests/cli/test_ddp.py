@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from kdlab.cli import main
 from kdlab.data import Digits
 from kdlab.run.folder import RunFolder
 
@@ -16,14 +18,10 @@ from kdlab.run.folder import RunFolder
 UNEVEN = ["--data.eval_batch_size", "47"]
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "kdlab", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-
-
 @pytest.mark.slow
-def test_two_processes_train_one_run_and_test_like_one(tmp_path: Path, digits_teacher: Path) -> None:
+def test_two_processes_train_one_run_and_test_like_one(
+    tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [
         "fit",
         "--config",
@@ -35,7 +33,10 @@ def test_two_processes_train_one_run_and_test_like_one(tmp_path: Path, digits_te
         *UNEVEN,
     ]
     arguments += ["--model.teacher.checkpoint", str(digits_teacher), "--model.teacher.recipe", "null"]
-    done = run([*arguments, "--trainer.max_epochs", "2", "--data.batch_size", "32"])
+    # as users start it: the Trainer launches the second process itself
+    command = [sys.executable, "-m", "kdlab", *arguments, "--trainer.max_epochs", "2", "--data.batch_size", "32"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     folders = sorted((tmp_path / "digits").iterdir())
     assert [folder.name for folder in folders] == ["logit_matching-seed0"]
@@ -44,10 +45,10 @@ def test_two_processes_train_one_run_and_test_like_one(tmp_path: Path, digits_te
     assert result["protocol"]["n_tested"] == 360
 
     alone = ["--trainer.strategy", "auto", "--trainer.devices", "1"]
-    shown = run(["test", "--config", str(RunFolder(folders[0]).config), *alone])
-    assert shown.returncode == 0, shown.stderr[-3000:]
+    assert main(["test", "--config", str(RunFolder(folders[0]).config), *alone]) == 0
+    shown = capsys.readouterr().out.splitlines()
     test = result["student"]["test"]
-    row = next(line for line in shown.stdout.splitlines() if line.startswith("│ student"))
+    row = next(line for line in shown if line.startswith("│ student"))
     for cell in (
         f"{100 * test['accuracy']:.2f}",
         f"{100 * test['top5']:.2f}",
@@ -55,7 +56,7 @@ def test_two_processes_train_one_run_and_test_like_one(tmp_path: Path, digits_te
         f"{test['ece']:.4f}",
     ):
         assert cell in row
-    teacher = next(line for line in shown.stdout.splitlines() if line.startswith("│ teacher"))
+    teacher = next(line for line in shown if line.startswith("│ teacher"))
     assert f"{result['teacher']['test']['nll']:.4f}" in teacher
 
 
@@ -65,11 +66,12 @@ def test_the_test_split_does_not_divide_into_the_batches_of_two_ranks() -> None:
     assert torch.unique(data.test_split.labels).numel() == 10
 
 
-@pytest.mark.slow
-def test_two_processes_end_together_when_the_folder_is_in_use(tmp_path: Path) -> None:
+def test_two_processes_end_together_when_the_folder_is_in_use(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], two_ranks: Callable[..., list[int | None]]
+) -> None:
     folder = RunFolder(tmp_path / "digits" / "independent-seed0")
     folder.claim()
-    done = run(["fit", "--config", "digits/independent", "--config", "run/ddp", "--runs_dir", str(tmp_path)])
+    arguments = ["fit", "--config", "digits/independent", "--config", "run/ddp", "--runs_dir", str(tmp_path)]
+    assert two_ranks(main, arguments) == [3, 3]
     folder.release()
-    assert done.returncode == 3, done.stderr[-3000:]
-    assert "belongs to a running process" in done.stderr
+    assert "belongs to a running process" in capfd.readouterr().err

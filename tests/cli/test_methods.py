@@ -2,9 +2,7 @@
 
 import csv
 import json
-import multiprocessing
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +31,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder, before = tmp_path_factory.mktemp("workplace"), Path.cwd()
     os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["kdlab"])
+        patch.setattr("sys.argv", ["kdlab"])  # this comes before the fixture of each test
         assert main(["fit", "--config", "digits/teacher", "--profile", "false"]) == 0
         assert main(["fit", "--config", "digits/teacher_seed1", "--profile", "false"]) == 0
     yield folder
@@ -74,47 +72,39 @@ def test_a_method_learns_and_goes_on_after_a_kill_as_if_nothing_had_happened(
 # -- two processes --------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
+TwoRanks = Callable[..., list[int | None]]
 
 
-def rank(number: int, port: int, arguments: list[str], out: Path) -> None:
-    """One of two processes of a run, as a launcher would start it."""
-    os.environ |= {"LOCAL_RANK": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def train_and_save(arguments: list[str], out: Path) -> int:
+    """What each of two processes does, as a launcher would start it."""
 
     def on_train_end(module: Method) -> None:
         trained = {n: p.detach() for n, p in module.named_parameters() if not n.startswith(tuple(module.unsaved()))}
-        torch.save(trained, out / f"rank{number}.pt")
+        torch.save(trained, out / f"rank{module.global_rank}.pt")
 
     setattr(Method, "on_train_end", on_train_end)  # noqa: B010 (mypy refuses to assign to a method)
-    code = main(arguments)
-    os._exit(code)
+    return main(arguments)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_trains_in_two_processes_that_stay_equal(name: str, tmp_path: Path, workplace: Path) -> None:
-    train_in_two_processes(command(name, tmp_path), tmp_path)
+def test_a_method_trains_in_two_processes_that_stay_equal(
+    name: str, tmp_path: Path, workplace: Path, two_ranks: TwoRanks
+) -> None:
+    train_in_two_processes(two_ranks, command(name, tmp_path), tmp_path)
 
 
 @pytest.mark.slow
-def test_hints_alone_which_reach_a_part_of_the_student_train_in_two_processes(tmp_path: Path, workplace: Path) -> None:
-    train_in_two_processes(command("hint_transfer", tmp_path, "--model.label_weight", "0"), tmp_path)
+def test_hints_alone_which_reach_a_part_of_the_student_train_in_two_processes(
+    tmp_path: Path, workplace: Path, two_ranks: TwoRanks
+) -> None:
+    train_in_two_processes(two_ranks, command("hint_transfer", tmp_path, "--model.label_weight", "0"), tmp_path)
 
 
-def train_in_two_processes(arguments: list[str], tmp_path: Path) -> None:
+def train_in_two_processes(two_ranks: TwoRanks, arguments: list[str], tmp_path: Path) -> None:
     """Train for two epochs, whose last batch is smaller, and compare the ranks' weights."""
     arguments += ["--config", "run/ddp", "--trainer.max_epochs", "2", "--data.batch_size", "37"]
-    context, port = multiprocessing.get_context("fork"), free_port()
-    ranks = [context.Process(target=rank, args=(number, port, arguments, tmp_path)) for number in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    assert [process.exitcode for process in ranks] == [0, 0]
+    assert two_ranks(train_and_save, arguments, tmp_path) == [0, 0]
     result = json.loads((tmp_path / "digits" / "run" / "result.json").read_text())
     assert result["world_size"] == 2
     assert result["protocol"]["n_tested"] == 360

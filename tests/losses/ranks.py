@@ -1,6 +1,7 @@
-"""What each of two processes computes in test_distributed.py; run as `ranks.py RANK STORE OUT`."""
+"""What each of two processes computes in test_distributed.py."""
 
-import sys
+import os
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -76,9 +77,9 @@ def gather_and_weigh(rank: int, sizes: tuple[int, int]) -> dict[str, torch.Tenso
     return {"gathered": gathered.detach(), "gradient": own.grad}
 
 
-def main(rank: int, store: str, out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+def compute_all(folder: Path) -> None:
+    rank = int(os.environ["LOCAL_RANK"])
+    dist.init_process_group("gloo", rank=rank, world_size=2)
     results: dict[str, dict[str, torch.Tensor]] = {}
     model = nn.parallel.DistributedDataParallel(network())
     for how, parts in PARTS.items():
@@ -87,9 +88,5 @@ def main(rank: int, store: str, out: str) -> None:
             results[f"{name}: {how}"] = step(model, loss, parts[rank])
     for sizes in SIZES:
         results[f"gather {sizes}"] = gather_and_weigh(rank, sizes)
-    torch.save(results, out)
+    torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

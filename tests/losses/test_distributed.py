@@ -1,9 +1,6 @@
 """Two processes with parts of a batch train as one process with all of it."""
 
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,20 +16,11 @@ EQUAL_PARTS = ("halves", "interleaved")
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
+def computed(tmp_path_factory, two_ranks):
     """What each of two processes computed."""
     folder = tmp_path_factory.mktemp("gloo")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    outs = [folder / f"{rank}.pt" for rank in range(2)]
-    commands = [[sys.executable, SCRIPT, str(rank), folder / "store", out] for rank, out in enumerate(outs)]
-    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors
-    return [torch.load(out, weights_only=True) for out in outs]
+    assert two_ranks(RANKS["compute_all"], folder) == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +36,20 @@ def close(actual, expected):
 
 @pytest.mark.parametrize("how", PARTS)
 @pytest.mark.parametrize("name", RELATIONAL)
-def test_losses_that_relate_samples_see_the_global_batch(two_ranks, one_process, name, how):
+def test_losses_that_relate_samples_see_the_global_batch(computed, one_process, name, how):
     expected = one_process[name]
     assert expected["loss"] > 0
     assert expected["weight"].abs().max() > 1e-4
-    for rank in two_ranks:
+    for rank in computed:
         for key, value in rank[f"{name}: {how}"].items():
             close(value, expected[key])
 
 
 @pytest.mark.parametrize("how", EQUAL_PARTS)
 @pytest.mark.parametrize("name", MEANS)
-def test_means_over_samples_stay_local_and_average_to_the_global_loss(two_ranks, one_process, name, how):
+def test_means_over_samples_stay_local_and_average_to_the_global_loss(computed, one_process, name, how):
     expected = one_process[name]
-    local = [rank[f"{name}: {how}"] for rank in two_ranks]
+    local = [rank[f"{name}: {how}"] for rank in computed]
     assert local[0]["loss"] != local[1]["loss"]
     close((local[0]["loss"] + local[1]["loss"]) / 2, expected["loss"])
     for rank in local:
@@ -77,17 +65,17 @@ def test_without_the_global_batch_the_values_would_differ(one_process, name):
 
 
 @pytest.mark.parametrize("sizes", RANKS["SIZES"])
-def test_gather_batch_joins_parts_of_any_size_in_the_order_of_ranks(two_ranks, sizes):
+def test_gather_batch_joins_parts_of_any_size_in_the_order_of_ranks(computed, sizes):
     parts = [torch.arange(2.0 * size, dtype=torch.float64).reshape(-1, 2) + 100 * r for r, size in enumerate(sizes)]
-    for rank in two_ranks:
+    for rank in computed:
         assert rank[f"gather {sizes}"]["gathered"].equal(torch.cat(parts))
 
 
 @pytest.mark.parametrize("sizes", RANKS["SIZES"])
-def test_each_process_gets_the_sum_of_the_gradients_of_all_for_its_own_samples(two_ranks, sizes):
+def test_each_process_gets_the_sum_of_the_gradients_of_all_for_its_own_samples(computed, sizes):
     # rank r weighs row i of the gathered rows by 10^r (i + 1)
     total = (1 + 10) * torch.arange(1.0, sum(sizes) + 1, dtype=torch.float64)[:, None].expand(-1, 2)
-    for rank, expected in zip(two_ranks, total.split(sizes), strict=True):
+    for rank, expected in zip(computed, total.split(sizes), strict=True):
         close(rank[f"gather {sizes}"]["gradient"], expected)
 
 

@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from kdlab.cli import main
 
@@ -20,13 +18,6 @@ RUNS = {
     "logit_standardization-seed0": ("digits/logit_standardization", "2", [*NOISE, "--model.teacher.recipe", "null"]),
     "sub_student_ensemble-seed0": ("digits/sub_student_ensemble", "1", ["--trainer.limit_val_batches", "1"]),
 }
-
-
-@pytest.fixture(autouse=True)
-def quiet_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LightningCLI warns when it is given arguments while the process has some of its own."""
-    monkeypatch.setattr(sys, "argv", ["kdlab"])
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
