@@ -20,6 +20,7 @@ from kdlab.methods import Method
 from kdlab.parser import KDLabParser, brief, find_config
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
 from kdlab.run.costs import default_profilers
+from kdlab.run.fast import ChannelsLast, CompiledNetworks  # noqa: F401 (for configs)
 from kdlab.run.folder import RunFolder, newest
 from kdlab.run.guard import guard
 from kdlab.run.metrics_csv import MetricsCSV

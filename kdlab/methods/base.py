@@ -97,6 +97,11 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             teacher: the teacher's.
         """
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The trained networks that a step calls, each a whole for `torch.compile`."""
+        return [self.student]
+
     # -- forward passes -----------------------------------------------------------------------------------
 
     def ask_student(self, batch: Batch) -> Outputs:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from kdlab.losses import LogitLoss
 from kdlab.metrics import ClassificationMetrics, FidelityMetrics, MemberMetrics, PerClassMetrics
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
@@ -25,6 +26,11 @@ class Evaluation(LightningModule):
     student: nn.Module
     teacher: Teacher | None
     member_names: tuple[str, ...] = ()
+
+    @property
+    def logit_losses(self) -> list[LogitLoss]:
+        """The losses on logits that are trained with, those of members included."""
+        return [module for module in self.modules() if isinstance(module, LogitLoss)]
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the student's ``[B, K]`` logits of ``[B, C, H, W]`` images."""
@@ -51,7 +57,7 @@ class Evaluation(LightningModule):
         self._collect(batch, self.val_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy, top-5, NLL and ECE of the validation split."""
+        """Log accuracy and calibration of the validation split."""
         self._log("val", self.val_metrics.compute() | self.member_metrics.compute())
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -63,7 +69,7 @@ class Evaluation(LightningModule):
         if self.teacher is not None and self.teacher.ready:
             teacher_logits = self.teacher(batch).logits
             self.teacher_test_metrics.update(teacher_logits, batch.label)
-            self.fidelity.update(logits, teacher_logits)
+            self.fidelity.update(logits, teacher_logits, batch.label)
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/...`` of the student, ``teacher/test_...`` of the teacher, and how far they agree."""

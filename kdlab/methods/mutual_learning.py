@@ -52,13 +52,18 @@ class MutualLearning(Method):
         self.label_weight = nonnegative("label_weight", label_weight)
         self.mutual_weight = nonnegative("mutual_weight", mutual_weight)
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The student and its peers."""
+        return [self.student, *self.peers]
+
     def ask_student(self, batch: Batch) -> Outputs:
         """Return the student's outputs, with those of all networks as members."""
         return self.evaluate(batch.image)
 
     def evaluate(self, image: Tensor) -> Outputs:
         """Return the student's answer, with those of all networks as members."""
-        members = tuple(Outputs(network(image)) for network in (self.student, *self.peers))
+        members = tuple(Outputs(network(image)) for network in self.networks)
         return members[0]._replace(members=members)
 
     def losses(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:

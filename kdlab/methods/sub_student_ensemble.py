@@ -66,6 +66,11 @@ class SubStudentEnsemble(Method):
     def _methods(self) -> list[Method]:
         return cast("list[Method]", list(self.methods))
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those of the members; while they run fused, neither is called as a whole."""
+        return [network for member in self._methods for network in member.networks]
+
     def ask_student(self, batch: Batch) -> Outputs:
         """Return the outputs of each member for its part of the batch; ``logits`` ``[M * B, K]`` has them in a row."""
         if any(member.taps.layers or type(member).ask_student is not Method.ask_student for member in self._methods):
