@@ -51,13 +51,16 @@ class KDLabParser(LightningArgumentParser):
             super().error(message, ex)
         if message.startswith("unrecognized arguments: --"):
             option = message.split()[2].split("=")[0]
-            raise UsageError(f"there is no option {option}{did_you_mean(option, self._options())}")
+            raise UsageError(f"there is no option {option}{did_you_mean(option, self._like(option))}")
         raise UsageError(brief(message)) from ex
 
-    def _options(self) -> list[str]:
-        """The options of this parser and its verbs."""
+    def _like(self, option: str) -> list[str]:
+        """The options that may have been meant: those of this parser and its verbs, or the same of another slot."""
         parsers = [self, *(self._subcommands_action.choices.values() if self._subcommands_action else ())]
-        return [option for parser in parsers for option in parser._option_string_actions]
+        options = [known for parser in parsers for known in parser._option_string_actions]
+        slot, dot, key = option.partition(".")  # model.temperature is no option of the parser: its class decides
+        slots = difflib.get_close_matches(slot, {known.partition(".")[0] for known in options}, n=1)
+        return [f"{slots[0]}.{key}"] if dot and slots and slots[0] != slot else options
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Return the main options with their meaning, or everything after ``--help_all``."""

@@ -9,6 +9,7 @@ from kdlab.cli import main
 
 MISTAKES = {
     "unknown argument": (["--model.tempreature", "2"], "LogitMatching has no tempreature; did you mean temperature?"),
+    "misspelt slot": (["--modle.temperature", "3"], "no option --modle.temperature; did you mean --model.temperature?"),
     "abbreviated option": (["--trainer.max_epoch", "3"], "there is no option --trainer.max_epoch; did you mean --trainer.max"),
     "stray word": (["foo"], "unrecognized arguments: foo"),
     "text for a number": (["--model.temperature", "hot"], "model.temperature: expected float; given hot"),
