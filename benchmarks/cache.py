@@ -14,20 +14,13 @@ time are steadier.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 
+import measuring
 import torch
 
 from kdlab.data import CIFAR100, RandomCropFlip
@@ -38,17 +31,16 @@ from kdlab.teachers.memory import RowFile
 from kdlab.teachers.resident import ResidentTable
 from kdlab.types import Batch
 
-RESULT = Path(__file__).parent / "results" / "cache.json"
 BATCH_SIZE = 64
 CPU = torch.device("cpu")
-RATIOS = (
+RATIOS = measuring.over(
     ("warm, memory", "uncached"),
     ("warm, disk", "uncached"),
     ("cold", "uncached"),
     ("warm, memory", "independent"),
     ("warm, disk", "independent"),
 )
-CODE = ("kdlab/teachers", "kdlab/methods", "kdlab/data", "kdlab/models", "benchmarks/cache.py")
+CODE = ("kdlab/teachers", "kdlab/methods", "kdlab/data", "kdlab/models")
 
 
 class RandomImages(CIFAR100):
@@ -65,8 +57,9 @@ class RandomImages(CIFAR100):
         return images, torch.arange(count) % self.num_classes, "noise"
 
 
-def make_data(data_dir: str | None, padding: int) -> CIFAR100:
-    options = {"batch_size": BATCH_SIZE, "val_fraction": 0.0, "augmentation": RandomCropFlip(padding)}
+def make_data(data_dir: str | None, padding: int, train_per_class: int | None = None) -> CIFAR100:
+    options = {"batch_size": BATCH_SIZE, "val_fraction": 0.0, "augmentation": RandomCropFlip(padding),
+               "train_per_class": train_per_class}  # fmt: skip
     data = RandomImages(**options) if data_dir is None else CIFAR100(data_dir=data_dir, **options)
     data.prepare_data()
     return data
@@ -129,44 +122,17 @@ def one_turn(methods: dict[str, Method], data: CIFAR100, batches: Iterator[Batch
     return rates
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def environment() -> dict[str, object]:
-    """What the numbers depend on."""
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    commit, changes = (
-        subprocess.run(["git", *command], capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout.strip()
-        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", *CODE])
-    )
-    return {
-        "cpu": next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "unknown"),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_before": os.getloadavg(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "git_commit": commit or None,
-        "uncommitted_changes": changes.splitlines(),
-        "command": " ".join(["python", "benchmarks/cache.py", *sys.argv[1:]]),
-        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def main() -> None:
     """Measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measuring.options(__doc__)
     parser.add_argument("--data_dir", help="folder that holds cifar100/; random images without it")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4, help="per variant and repeat")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="one short repeat of two views; nothing is written")
     args = parser.parse_args()
     repeats, steps, padding = (1, 1, 0) if args.quick else (args.repeats, args.steps, 4)
     torch.set_num_threads(args.threads)
-    report = {"environment": environment(), "n": repeats, "steps": steps, "batch_size": BATCH_SIZE,
+    report = {"environment": measuring.environment(sys.argv, CODE), "n": repeats, "steps": steps, "batch_size": BATCH_SIZE,
               "images": "random" if args.data_dir is None else "CIFAR-100"}  # fmt: skip
     data = make_data(args.data_dir, padding)
     torch.manual_seed(0)
@@ -191,26 +157,14 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     for rate in ("images_per_s", "images_per_cpu_s"):
-        report[rate] = {name: spread([turn[name][rate] for turn in turns]) for name in methods}
-        report[f"ratios_of_{rate}"] = {
-            f"{name} / {other}": spread([turn[name][rate] / turn[other][rate] for turn in turns])
-            for name, other in RATIOS
-        }
+        each = [{name: turn[name][rate] for name in methods} for turn in turns]
+        report[rate] = {name: measuring.spread([turn[name] for turn in each]) for name in methods}
+        report[f"ratios_of_{rate}"] = measuring.ratios(each, RATIOS)
+        measuring.show(rate, report[rate] | report[f"ratios_of_{rate}"])
     report["turns"] = turns
-    show(report)
-    if not args.quick:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"written to {RESULT}")
-
-
-def show(report: dict) -> None:
-    """Print medians with the smallest and largest value."""
-    for rate in ("images_per_s", "images_per_cpu_s"):
-        print(rate)
-        for name, value in (report[rate] | report[f"ratios_of_{rate}"]).items():
-            print(f"  {name:28s} {value['median']:8.2f} [{value['min']:.2f}, {value['max']:.2f}]")
     print(f"file: {report['file']}")
+    if not args.quick:
+        measuring.write(report, "cache.json")
 
 
 if __name__ == "__main__":

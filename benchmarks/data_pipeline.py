@@ -11,53 +11,28 @@ time of all processes over wall time; the rate per core is images over CPU secon
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import resource
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from pathlib import Path
 
+import measuring
 import torch
-import torchvision
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from plain_loop import PILImages
+from torch.utils.data import DataLoader
 
 from kdlab.data import CIFAR100, RandomCropFlip
 
-RESULT = Path(__file__).parent / "results" / "data_pipeline.json"
 BATCH_SIZES = (64, 128, 512)
 WORKERS = 2
 TARGET_RATIO = 20
+CODE = ("kdlab/data", "benchmarks/plain_loop.py")
 
 
-class PILImages(Dataset):
-    """What torchvision.datasets.CIFAR100 does with its array: one PIL image, transformed, per index."""
-
-    def __init__(self, data: CIFAR100, images: int) -> None:
-        self.pixels = data.train_split.images[:images].permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels = data.train_split.labels[:images].tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(data.mean, data.std),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int):
-        return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
+def pil_images(data: CIFAR100, images: int) -> PILImages:
+    """Return the first training images as torchvision reads and transforms them."""
+    pixels = data.train_split.images[:images].permute(0, 2, 3, 1).contiguous().numpy()
+    return PILImages(pixels, data.train_split.labels[:images].tolist(), data.mean, data.std)
 
 
 def kdlab_batches(data: CIFAR100, images: int) -> Iterable[torch.Tensor]:
@@ -100,52 +75,20 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def summary(runs: list[dict[str, float]], key: str) -> dict[str, float]:
-    """Median, smallest and largest value."""
-    values = [run[key] for run in runs]
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def environment() -> dict[str, object]:
-    """What the numbers depend on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [
-        line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-    ]
-    commit, changes = (
-        subprocess.run(["git", *command], capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout.strip()
-        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "kdlab/data", "benchmarks/data_pipeline.py"])
-    )
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "load_average_before": os.getloadavg(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "git_commit": commit or None,
-        "uncommitted_changes": changes.splitlines(),
-        "command": " ".join(["python", "benchmarks/data_pipeline.py", *sys.argv[1:]]),
-        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def main() -> None:
     """Measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measuring.options(__doc__)
     parser.add_argument("--data_dir", default="data", help="folder that holds cifar100/")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="one short repeat; nothing is written")
     args = parser.parse_args()
     repeats = 1 if args.quick else args.repeats
     ours, theirs = (20_000, 2_000) if args.quick else (150_000, 15_000)  # images per repeat
     torch.set_num_threads(1)
-    report = {"environment": environment(), "n": repeats, "workers": WORKERS, "batch_sizes": {}}
+    report = {"environment": measuring.environment(sys.argv, CODE), "n": repeats, "workers": WORKERS, "batch_sizes": {}}
     for batch_size in BATCH_SIZES:
         data = CIFAR100(data_dir=args.data_dir, batch_size=batch_size, val_fraction=0.0, augmentation=RandomCropFlip())
         data.prepare_data()
-        loader = DataLoader(PILImages(data, theirs), batch_size, shuffle=True, num_workers=WORKERS)
+        loader = DataLoader(pil_images(data, theirs), batch_size, shuffle=True, num_workers=WORKERS)
         runs = {"kdlab": [], "torchvision": []}
         for _ in range(repeats):
             runs["kdlab"].append(measure(lambda data=data: kdlab_batches(data, ours)))
@@ -153,23 +96,23 @@ def main() -> None:
         report["batch_sizes"][batch_size] = row = {
             name: {
                 "runs": each,
-                **{key: summary(each, key) for key in ("images_per_s", "cores_used", "images_per_core_s")},
+                **{
+                    key: measuring.spread([run[key] for run in each])
+                    for key in ("images_per_s", "cores_used", "images_per_core_s")
+                },
             }
             for name, each in runs.items()
         }
         row["ratio_per_core"] = {
             "of_medians": row["kdlab"]["images_per_core_s"]["median"]
             / row["torchvision"]["images_per_core_s"]["median"],
-            **summary(
-                [{"r": k["images_per_core_s"] / t["images_per_core_s"]} for k, t in zip(*runs.values(), strict=True)],
-                "r",
+            **measuring.spread(
+                [k["images_per_core_s"] / t["images_per_core_s"] for k, t in zip(*runs.values(), strict=True)]
             ),
         }
         print_row(batch_size, row)
     if not args.quick:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"written to {RESULT}")
+        measuring.write(report, "data_pipeline.json")
 
 
 def print_row(batch_size: int, row: dict) -> None:

@@ -10,27 +10,18 @@ alike; a ratio is of the same turn. The first turn does not count.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 
-import torch
+import measuring
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 
 from kdlab.cli import main as kdlab
 
-RESULT = Path(__file__).parent / "results" / "overhead.json"
-CODE = ("kdlab/methods", "kdlab/run", "kdlab/data", "kdlab/allocation.py", "kdlab/training_cli.py", __file__)
+CODE = ("kdlab/methods", "kdlab/run", "kdlab/data", "kdlab/allocation.py", "kdlab/training_cli.py")
 
 
 class BareLoop(Callback):
@@ -63,58 +54,31 @@ class BareLoop(Callback):
         self.turns.append({"fit_images_per_s": images / fit, "bare_images_per_s": images / bare, "ratio": fit / bare})
 
 
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def environment() -> dict[str, object]:
-    """What the numbers depend on."""
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    commit, changes = (
-        subprocess.run(["git", *command], capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout.strip()
-        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", *CODE])
-    )
-    return {
-        "cpu": next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "unknown"),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_before": os.getloadavg(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "git_commit": commit or None,
-        "uncommitted_changes": changes.splitlines(),
-        "command": " ".join(["python", "benchmarks/overhead.py", *sys.argv[1:]]),
-        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def main() -> None:
     """Measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measuring.options(__doc__)
     parser.add_argument("--data_dir", default="data", help="folder that holds MNIST")
     parser.add_argument("--turns", type=int, default=10)
-    parser.add_argument("--dry", action="store_true", help="write nothing")
     args = parser.parse_args()
-    about = environment()
+    turns = 1 if args.quick else args.turns
+    about = measuring.environment(sys.argv, CODE)
     sys.modules["overhead"] = sys.modules["__main__"]
     sys.argv = ["kdlab"]
     with tempfile.TemporaryDirectory() as folder:
         code = kdlab(
             ["fit", "--config", "mnist/independent", "--data.data_dir", args.data_dir, "--runs_dir", folder,
-             "--trainer.max_epochs", str(args.turns + 1), "--profile", "false",
+             "--trainer.max_epochs", str(turns + 1), "--profile", "false",
              "--trainer.callbacks+=overhead.BareLoop"]
         )  # fmt: skip
     if code:
         sys.exit(code)
     turns = BareLoop.turns[1:]
     report = {"environment": about, "n": len(turns), "batch_size": 256, "student": "MNISTNarrowConv"}
-    report |= {name: spread([turn[name] for turn in turns]) for name in turns[0]}
+    report |= {name: measuring.spread([turn[name] for turn in turns]) for name in turns[0]}
     report["turns"] = turns
-    for name in turns[0]:
-        print(f"{name:>20}: " + ", ".join(f"{key} {value:,.3f}" for key, value in report[name].items()))
-    if not args.dry:
-        RESULT.write_text(json.dumps(report, indent=2) + "\n")
+    measuring.show("fit against a bare loop", {name: report[name] for name in turns[0]})
+    if not args.quick:
+        measuring.write(report, "overhead.json")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A config here is jsonargparse's Namespace of one verb.
 import importlib
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,10 @@ def check_config(config: Namespace) -> None:
     Raises:
         UsageError: for the first such value.
     """
+    for key in ("experiment", "name"):
+        place = Path(config[key])
+        if place.is_absolute() or ".." in place.parts:
+            raise UsageError(f"{key} is {place}, which leads out of runs_dir; set --runs_dir to write elsewhere")
     epochs = config.trainer.max_epochs
     if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
         raise UsageError(f"trainer.max_epochs is {epochs}, but a run has 1 to {MOST_EPOCHS:,} epochs")

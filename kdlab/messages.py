@@ -6,9 +6,6 @@ import sys
 import traceback
 import warnings
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_only
-
 from kdlab.errors import KDLabError, UsageError
 
 
@@ -28,11 +25,17 @@ def explained(error: Exception) -> tuple[int, str]:
     ours = our_error(error)
     if ours is not None:
         return ours.exit_code, " ".join(str(ours).split())
-    if isinstance(error, MisconfigurationException):
+    if _is_misconfiguration(error):
         return UsageError.exit_code, " ".join(str(error).split())
     if isinstance(error, PermissionError):
         return UsageError.exit_code, f"no permission for {error.filename}; choose another folder or change its mode"
     return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
+
+
+def _is_misconfiguration(error: Exception) -> bool:
+    """Whether Lightning refuses its settings. It has been imported then; it takes seconds, so not by us."""
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return lightning is not None and isinstance(error, lightning.MisconfigurationException)
 
 
 def our_error(error: BaseException | None) -> KDLabError | None:
@@ -48,7 +51,9 @@ def set_up_messages() -> None:
     handler = logging.StreamHandler()  # anew for each call: it keeps the stderr of its making
     handler.setFormatter(logging.Formatter("kdlab: %(message)s"))
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
+    ranks = sys.modules.get("lightning.fabric.utilities.rank_zero")  # without Lightning there is one process
+    rank = 0 if ranks is None else getattr(ranks.rank_zero_only, "rank", 0)
+    logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (

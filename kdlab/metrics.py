@@ -4,13 +4,13 @@ Shapes: B samples, K classes.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCalibrationError,
@@ -24,11 +24,12 @@ ECE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks, 2017
 
 
 class ClassificationMetrics(nn.Module):
-    """Top-1 and top-5 accuracy, negative log-likelihood and expected calibration error of a split.
+    """Accuracy and calibration of a split.
 
     ``accuracy`` and ``top5`` are shares of all samples in [0, 1] (micro average; top-5 of fewer than five
-    classes is top-K), ``nll`` is in nats per sample, ``ece`` uses 15 bins of equal width. Exact under DDP,
-    also when ranks hold different numbers of samples, or none.
+    classes is top-K), ``nll`` is in nats per sample, ``ece`` uses 15 bins of equal width, ``brier`` is the squared
+    distance of the probabilities from the one-hot label, 0 to 2. Exact under DDP, also when ranks hold different
+    numbers of samples, or none.
 
     Args:
         num_classes: K.
@@ -39,8 +40,9 @@ class ClassificationMetrics(nn.Module):
         options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
         self.accuracy = MulticlassAccuracy(average="micro", **options)
         self.top5 = MulticlassAccuracy(average="micro", top_k=min(5, num_classes), **options)
-        self.nll = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+        self.nll = _mean()
         self.ece = MulticlassCalibrationError(n_bins=ECE_BINS, **options)
+        self.brier = _mean()
 
     def update(self, logits: Tensor, label: Tensor) -> None:
         """Add ``[B, K]`` logits and ``[B]`` class indices; B may be 0."""
@@ -51,43 +53,64 @@ class ClassificationMetrics(nn.Module):
         self.accuracy.update(logits, label)
         self.top5.update(logits, label)
         self.nll.update(F.cross_entropy(logits, label, reduction="none"))
+        p = logits.softmax(dim=-1)
+        self.brier.update((p - F.one_hot(label, logits.shape[-1])).square().sum(dim=-1))
         # probabilities, because torchmetrics would take logits that happen to lie in [0, 1] for probabilities
         # in [0, 1), because it would put a confidence of exactly 1 into a bin of its own, the sixteenth
-        self.ece.update(logits.softmax(dim=-1).clamp(max=1 - 2**-24), label)
+        self.ece.update(p.clamp(max=1 - 2**-24), label)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return accuracy, top5, nll and ece over everything since the last call, and start anew."""
-        metrics = {"accuracy": self.accuracy, "top5": self.top5, "nll": self.nll, "ece": self.ece}
-        values = {name: metric.compute() for name, metric in metrics.items()}
-        for metric in metrics.values():
-            metric.reset()
-        return values
+        """Return accuracy, top5, nll, ece and brier over everything since the last call, and start anew."""
+        metrics: dict[str, Metric] = {"accuracy": self.accuracy, "top5": self.top5, "nll": self.nll, "ece": self.ece}
+        return _compute(metrics | {"brier": self.brier})
 
 
 class FidelityMetrics(nn.Module):
-    """How close the student's answers are to the teacher's, whatever is right.
+    """How close the student's answers are to the teacher's.
 
     ``agreement`` is the share of equal arg-max in [0, 1]; ``teacher_kl`` is KL(teacher || student) at temperature 1 in
-    nats per sample.
+    nats per sample; ``same_wrong_rate`` is the share of equal answers among the samples that both answer wrongly, NaN
+    where there are none; ``spearman`` is the mean over samples of the rank correlation of the K logits, tied logits at
+    their mean rank, without rows of equal logits, which have none (NaN where all rows are such). As
+    `kdlab.analysis.Fidelity` computes them, and exact under DDP.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.agreement = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
-        self.teacher_kl = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+        self.agreement, self.teacher_kl, self.same_wrong_rate, self.spearman = (_mean() for _ in range(4))
 
-    def update(self, student: Tensor, teacher: Tensor) -> None:
-        """Add the ``[B, K]`` logits of both; B may be 0."""
-        self.agreement.update((student.argmax(dim=-1) == teacher.argmax(dim=-1)).double())
-        student, teacher = student.double().log_softmax(dim=-1), teacher.double().log_softmax(dim=-1)
-        self.teacher_kl.update(F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1))
+    def update(self, student: Tensor, teacher: Tensor, label: Tensor) -> None:
+        """Add the ``[B, K]`` logits of both and the ``[B]`` class indices; B may be 0."""
+        student, teacher = student.double(), teacher.double()
+        answer, teacher_answer = student.argmax(dim=-1), teacher.argmax(dim=-1)
+        equal, both_wrong = (answer == teacher_answer).double(), (answer != label) & (teacher_answer != label)
+        log_p, teacher_log_p = student.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
+        self.agreement.update(equal)
+        self.teacher_kl.update(F.kl_div(log_p, teacher_log_p, reduction="none", log_target=True).sum(dim=-1))
+        # selected rather than weighted: MeanMetric of torchmetrics 1.9 ignores weights where NaN are let through
+        self.same_wrong_rate.update(equal[both_wrong])
+        self.spearman.update(_rank_correlation(student, teacher))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return both over everything since the last call, and start anew."""
-        values = {"agreement": self.agreement.compute(), "teacher_kl": self.teacher_kl.compute()}
-        self.agreement.reset()
-        self.teacher_kl.reset()
-        return values
+        """Return all four over everything since the last call, and start anew."""
+        names = ("agreement", "teacher_kl", "same_wrong_rate", "spearman")
+        return _compute({name: getattr(self, name) for name in names})
+
+
+def _rank_correlation(one: Tensor, other: Tensor) -> Tensor:
+    """The Spearman correlation of each row of ``[B, K]`` logits, without rows that are constant on a side."""
+    varies = (one != one[:, :1]).any(dim=-1) & (other != other[:, :1]).any(dim=-1)
+    first, second = _ranks(one[varies]), _ranks(other[varies])
+    norms = torch.linalg.vector_norm(torch.stack([first, second]), dim=-1)
+    correlation: Tensor = (first * second).sum(dim=-1) / norms.prod(dim=0)
+    return correlation
+
+
+def _ranks(logits: Tensor) -> Tensor:
+    """``[B, K]`` ranks in each row, equal logits at their mean rank, around 0."""
+    ordered = logits.sort(dim=-1).values.contiguous()
+    below, not_above = (torch.searchsorted(ordered, logits.contiguous(), right=right) for right in (False, True))
+    return (below + not_above - logits.shape[-1]).double() / 2
 
 
 class MemberMetrics(nn.Module):
@@ -102,7 +125,7 @@ class MemberMetrics(nn.Module):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         keys = [f"{name}_accuracy" for name in names] + (["disagreement"] if len(names) > 1 else [])
-        self.means = nn.ModuleDict({key: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for key in keys})
+        self.means = nn.ModuleDict({key: _mean() for key in keys})
 
     def update(self, members: Sequence[Tensor], label: Tensor) -> None:
         """Add the ``[B, K]`` logits of each member and the ``[B]`` class indices."""
@@ -116,11 +139,7 @@ class MemberMetrics(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the shares since the last call, and start anew."""
-        means = cast("dict[str, MeanMetric]", dict(self.means.items()))
-        shares = {key: mean.compute() for key, mean in means.items()}
-        for mean in means.values():
-            mean.reset()
-        return shares
+        return _compute(cast("dict[str, Metric]", dict(self.means.items())))
 
 
 class PerClassMetrics(nn.Module):
@@ -194,6 +213,21 @@ class EpochMeans:
         """Continue from saved totals; they are counted once, by the first process."""
         self.names = tuple(state["names"])
         self._totals = state["totals"] if is_first_process else torch.zeros_like(state["totals"])
+
+
+def _mean() -> MeanMetric:
+    """A mean in float64 that a NaN makes NaN."""
+    mean = MeanMetric(nan_strategy="disable")
+    mean.set_dtype(torch.float64)
+    return mean
+
+
+def _compute(metrics: Mapping[str, Metric]) -> dict[str, Tensor]:
+    """The values since the last call; the metrics start anew."""
+    values = {name: metric.compute() for name, metric in metrics.items()}
+    for metric in metrics.values():
+        metric.reset()
+    return values
 
 
 def _sum_over_processes(totals: Tensor) -> Tensor:

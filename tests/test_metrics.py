@@ -17,7 +17,8 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from kdlab.metrics import ECE_BINS, ClassificationMetrics, EpochMeans, MemberMetrics, PerClassMetrics
+from kdlab.analysis import Calibration, Fidelity
+from kdlab.metrics import ECE_BINS, ClassificationMetrics, EpochMeans, FidelityMetrics, MemberMetrics, PerClassMetrics
 
 RATIO = 1e-6  # torchmetrics divides counts in float32: 6e-8 relative
 
@@ -64,6 +65,14 @@ def test_the_metrics_agree_with_scikit_learn_and_a_plain_loop(count, classes):
     assert measured["top5"] == pytest.approx(top_k_accuracy_score(truth, probability, k=5, labels=known), rel=RATIO)
     assert measured["nll"] == pytest.approx(log_loss(truth, probability, labels=known), rel=1e-12)
     assert measured["ece"] == pytest.approx(ece_by_hand(probability, truth), rel=RATIO, abs=1e-12)
+    brier = ((probability - np.eye(classes)[truth]) ** 2).sum(axis=1).mean()
+    assert measured["brier"] == pytest.approx(brier, rel=1e-12)
+    assert measured["brier"] == pytest.approx(Calibration.from_logits(logits, label).brier, rel=1e-12)
+
+
+def test_the_brier_score_of_a_coin_is_the_value_by_hand():
+    # probabilities 1/2 and 1/2: (1/2)^2 + (1/2)^2
+    assert measure(torch.zeros(3, 2), torch.tensor([0, 1, 1]))["brier"] == pytest.approx(0.5, rel=1e-12)
 
 
 def test_the_calibration_error_uses_fifteen_bins():
@@ -99,7 +108,7 @@ def test_top5_of_three_classes_is_top3():
 def test_a_perfect_predictor_has_accuracy_one_and_no_loss():
     label = torch.arange(40) % 10
     measured = measure(1000.0 * torch.nn.functional.one_hot(label, 10).float(), label)
-    assert (measured["accuracy"], measured["top5"], measured["nll"]) == (1.0, 1.0, 0.0)
+    assert [measured[name] for name in ("accuracy", "top5", "nll", "brier")] == [1.0, 1.0, 0.0, 0.0]
     assert measured["ece"] == pytest.approx(0.0, abs=1e-6)  # float32
 
 
@@ -135,6 +144,7 @@ def test_batches_do_not_change_the_metrics(batches):
     assert split["top5"] == whole["top5"]
     # sums of 500 float64 numbers in another order
     assert split["nll"] == pytest.approx(whole["nll"], rel=1e-13)
+    assert split["brier"] == pytest.approx(whole["brier"], rel=1e-13)
     assert split["ece"] == pytest.approx(whole["ece"], rel=1e-13)
 
 
@@ -216,6 +226,84 @@ def test_computing_the_report_starts_anew():
     report.compute()
     report.update(*answers(7, 4))
     assert sum(map(sum, report.compute()["confusion_matrix"])) == 7
+
+
+# -- student and teacher --------------------------------------------------------------------------------------
+
+
+def pair(count=500, classes=10, seed=0):
+    """Logits of a student and a teacher that often err alike, and labels; some logits are equal, one row is flat."""
+    teacher, label = answers(count, classes, seed)
+    student = teacher + torch.randn(count, classes, generator=torch.Generator().manual_seed(seed + 1))
+    student[::7, 1] = student[::7, 0]
+    student[3] = 0.25
+    return student, teacher, label
+
+
+def follow(student, teacher, label, parts=None):
+    metrics = FidelityMetrics()
+    for part in parts or [slice(None)]:
+        metrics.update(student[part], teacher[part], label[part])
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def analysed(student, teacher, label):
+    found = Fidelity.from_logits(student, teacher, label)
+    return {
+        "agreement": found.agreement, "teacher_kl": found.kl, "same_wrong_rate": found.same_wrong_rate,
+        "spearman": found.spearman,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("count", "classes"), [(500, 10), (300, 4), (80, 100)])
+def test_fidelity_is_that_of_the_analysis_on_the_same_logits(count, classes, dtype):
+    student, teacher, label = pair(count, classes)
+    student, teacher = student.to(dtype), teacher.to(dtype)
+    expected = analysed(student, teacher, label)
+    assert 0 < expected["same_wrong_rate"] < 1
+    assert follow(student, teacher, label) == pytest.approx(expected, rel=1e-11)
+
+
+def test_fidelity_of_three_samples_is_the_value_by_hand():
+    teacher = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    student = torch.tensor([[3.0, 2.0, 1.0], [2.0, 3.0, 1.0], [1.0, 1.0, 5.0]])
+    measured = follow(student, teacher, torch.tensor([1, 2, 0]))
+    assert measured["agreement"] == pytest.approx(2 / 3)
+    assert measured["same_wrong_rate"] == pytest.approx(2 / 3)  # all three are answered wrongly by both
+    # 1; ranks 2 3 1 against 3 2 1; ranks 1.5 1.5 3 against 1 2 3: deviations (-1/2 -1/2 1) and (-1 0 1)
+    assert measured["spearman"] == pytest.approx((1 + 0.5 + 1.5 / math.sqrt(1.5 * 2)) / 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("batches", [3, 61])
+def test_batches_ranks_and_empty_batches_do_not_change_fidelity(batches):
+    student, teacher, label = pair(61)
+    parts = [*torch.arange(61).tensor_split(batches), torch.arange(0)]
+    assert follow(student, teacher, label, parts) == pytest.approx(follow(student, teacher, label), rel=1e-13)
+    first, second, idle = FidelityMetrics(), FidelityMetrics(), FidelityMetrics()  # three processes, one without images
+    for rank, part in ((first, slice(0, 40)), (second, slice(40, None))):
+        rank.update(student[part], teacher[part], label[part])
+    for name, metric in first.named_children():
+        for rank in (second, idle):
+            metric.merge_state(getattr(rank, name).metric_state)  # the reduction of DDP
+    together = {name: value.item() for name, value in first.compute().items()}
+    assert together == pytest.approx(analysed(student, teacher, label), rel=1e-12)
+
+
+def test_what_is_not_defined_is_nan_and_not_zero():
+    right = torch.eye(3)
+    measured = follow(right, right, torch.arange(3))
+    assert math.isnan(measured["same_wrong_rate"])  # nobody errs
+    assert math.isnan(follow(torch.zeros(3, 4), torch.eye(3, 4), torch.arange(3))["spearman"])
+
+
+def test_fidelity_starts_anew_after_computing_and_is_no_part_of_a_checkpoint():
+    metrics = FidelityMetrics()
+    metrics.update(*pair(20, 4))
+    metrics.compute()
+    metrics.update(*pair(30, 4, seed=5))
+    assert {name: value.item() for name, value in metrics.compute().items()} == follow(*pair(30, 4, seed=5))
+    assert not metrics.state_dict()
 
 
 # -- members of an ensemble -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How similar two layers represent the same images: centred kernel alignment (CKA) with the linear kernel.
+"""How similar two layers represent the same images: centred kernel alignment (CKA) with the linear kernel, unbiased.
 
 Shapes: N samples, D_s and D_t features of the student's and the teacher's layer, feature maps flattened.
 """
@@ -14,18 +14,27 @@ from kdlab.analysis.inputs import NO_SAMPLES, Floats, Values, read_features
 from kdlab.errors import UsageError
 
 CONSTANT = 1e-12  # a layer whose features vary by less than this part of their size says nothing of the image
-SMALLEST_BATCH = 4  # the unbiased estimate divides by N - 3
+FEWEST = 4  # samples: the unbiased estimate divides by N - 3
 
 
 @dataclass(frozen=True)
 class CKAMatrix:
-    """Linear CKA of every student layer with every teacher layer.
+    r"""Linear CKA of every student layer with every teacher layer.
+
+    .. math:: \mathrm{HSIC}(K, L) / \sqrt{\mathrm{HSIC}(K, K) \, \mathrm{HSIC}(L, L)}
+
+    of the Gram matrices K and L of both layers, with the unbiased HSIC: the plain one is biased upwards by far where
+    layers are wide and samples few. It does not see rotations, shifts or a common scale of the features.
+
+    Source: Kornblith et al., Similarity of Neural Network Representations Revisited, 2019; unbiased as in Nguyen,
+    Raghu & Kornblith, Do Wide and Deep Networks Learn the Same Things?, 2021.
 
     Attributes:
         n: samples.
         student_layers: names, from the input to the output.
         teacher_layers: names, from the input to the output.
-        values: [student layer][teacher layer], 0 ... 1; None where a layer is constant.
+        values: [student layer][teacher layer], at most 1; unrelated layers lie around 0, also slightly below. None
+            where a layer is constant.
         undefined: field that holds None -> why.
     """
 
@@ -39,8 +48,7 @@ class CKAMatrix:
     def from_features(cls, student: Mapping[str, Values], teacher: Mapping[str, Values]) -> CKAMatrix:
         """Compare the tapped ``[N, ...]`` features of student and teacher on the same N images.
 
-        A thousand images are enough. With few samples and wide layers CKA is biased upwards: two unrelated
-        layers do not reach 0. `MinibatchCKA` has no such bias.
+        A thousand images are enough.
 
         Raises:
             UsageError: if a side has no layer, or features are not finite or of different numbers of samples.
@@ -51,101 +59,51 @@ class CKAMatrix:
             )
         rows = {f"student layer {name}": values for name, values in student.items()}
         columns = {f"teacher layer {name}": values for name, values in teacher.items()}
-        centred = {name: _centre(read_features(values, name)) for name, values in (rows | columns).items()}
-        n = _same_samples(centred)
-        own = {name: hsic(x, x) for name, x in centred.items()}
-        values = tuple(
-            tuple(_ratio(hsic(centred[row], centred[column]), own[row], own[column]) for column in columns)
-            for row in rows
-        )
-        silent = [name for name, value in own.items() if value == 0]
-        why = f"{', '.join(silent)}: the same for every sample" if n else NO_SAMPLES
+        n = _same_samples(rows | columns)
+        patterns = {name: _pattern(read_features(values, name)) for name, values in (rows | columns).items()}
+        values = tuple(tuple(_cosine(patterns[row], patterns[column]) for column in columns) for row in rows)
+        silent = [name for name, pattern in patterns.items() if pattern is None]
+        why = f"{', '.join(silent)}: the same for every sample, or every two samples equally far apart"
+        if n < FEWEST:
+            why = f"{n} samples, and unbiased CKA needs {FEWEST}" if n else NO_SAMPLES
         return cls(n, tuple(student), tuple(teacher), values, {"values": why} if silent else {})
 
 
-def linear_cka(first: Values, second: Values) -> float | None:
-    r"""Return the linear CKA of two ``[N, ...]`` features of the same samples, 0 ... 1; None if one is constant.
+def unbiased_centred(kernel: Floats) -> Floats:
+    """Return ``[N, N]``, zero on the diagonal, whose product sums are N (N - 3) times the unbiased HSIC.
 
-    .. math:: \|Y^T X\|_F^2 / (\|X^T X\|_F \, \|Y^T Y\|_F)
+    Source: Song et al., Feature Selection via Dependence Maximization, 2012, in the form of Székely & Rizzo, Partial
+    Distance Correlation with Methods for Dissimilarities, 2014 (U-centring). A layer is centred once for all pairs.
 
-    of column-centred X and Y. It does not see rotations, shifts or a common scale of the features.
-
-    Source: Kornblith et al., Similarity of Neural Network Representations Revisited, 2019.
-
-    Raises:
-        UsageError: if features are not finite or of different numbers of samples.
+    Args:
+        kernel: symmetric ``[N, N]``, N > 3; its diagonal does not count.
     """
-    x, y = _centre(read_features(first, "first features")), _centre(read_features(second, "second features"))
-    _same_samples({"first features": x, "second features": y})
-    return _ratio(hsic(x, y), hsic(x, x), hsic(y, y))
+    n = len(kernel)
+    centred: Floats = kernel - np.diag(np.diag(kernel))
+    rows = centred.sum(axis=1) / (n - 2)
+    centred += rows.sum() / (n - 1) - rows[:, None] - rows
+    np.fill_diagonal(centred, 0)
+    return centred
 
 
-def hsic(x: Floats, y: Floats) -> float:
-    """Return ||Y^T X||_F^2 of centred ``[N, D]`` features, by features or by samples, whichever is smaller."""
-    if x.shape[1] * y.shape[1] <= len(x) ** 2:
-        return float(np.square(y.T @ x).sum())
-    return float(((x @ x.T) * (y @ y.T)).sum())
+def _pattern(features: Floats) -> Floats | None:
+    """Which of the samples a layer finds alike, ``[N, N]`` of norm 1; None where it makes no difference."""
+    if len(features) < FEWEST:
+        return None
+    centred = features - features.mean(axis=0, keepdims=True)  # for the sake of rounding
+    if np.abs(centred).max() <= CONSTANT * np.abs(features).max():
+        return None
+    kernel = centred @ centred.T
+    pattern = unbiased_centred(kernel)
+    norm = float(np.linalg.norm(pattern))
+    return pattern / norm if norm > CONSTANT * float(np.linalg.norm(kernel)) else None
 
 
-class MinibatchCKA:
-    """Linear CKA from mini-batches, for splits whose features do not fit into memory.
-
-    Averages the unbiased HSIC of the batches, so the expected value does not depend on the batch size; unrelated
-    layers come out near 0, also slightly below.
-
-    Source: Nguyen, Raghu & Kornblith, Do Wide and Deep Networks Learn the Same Things?, 2021; unbiased HSIC: Song et
-    al., Feature Selection via Dependence Maximization, 2012.
-    """
-
-    def __init__(self) -> None:
-        self.n = 0
-        self._sums = np.zeros(3)  # over batches: HSIC of (x, y), (x, x), (y, y)
-
-    def update(self, first: Values, second: Values) -> None:
-        """Add ``[B, ...]`` features of the same B samples.
-
-        Raises:
-            UsageError: if the batch has fewer than 4 samples, or features are not finite or do not belong together.
-        """
-        x, y = _centre(read_features(first, "first features")), _centre(read_features(second, "second features"))
-        batch = _same_samples({"first features": x, "second features": y})
-        if batch < SMALLEST_BATCH:
-            raise UsageError(
-                f"the batch has {batch} samples, but unbiased CKA needs {SMALLEST_BATCH}; drop it or merge it"
-            )
-        kernels = _kernel(x), _kernel(y)
-        pairs = (0, 1), (0, 0), (1, 1)
-        self._sums += [unbiased_hsic(kernels[i], kernels[j]) for i, j in pairs]
-        self.n += batch
-
-    def compute(self) -> float | None:
-        """Return the CKA of all batches, at most 1; None before the first and where a layer is constant."""
-        return _ratio(*self._sums.tolist())
+def _cosine(one: Floats | None, other: Floats | None) -> float | None:
+    return None if one is None or other is None else min(float(np.vdot(one, other)), 1.0)
 
 
-def unbiased_hsic(first: Floats, second: Floats) -> float:
-    """Return the unbiased HSIC of two ``[N, N]`` kernels with zero diagonals, N > 3."""
-    n = len(first)
-    trace = (first * second).sum()
-    sums = first.sum() * second.sum() / ((n - 1) * (n - 2))
-    rows = 2 * (first.sum(axis=0) @ second.sum(axis=0)) / (n - 2)
-    return float((trace + sums - rows) / (n * (n - 3)))
-
-
-def _kernel(x: Floats) -> Floats:
-    kernel: Floats = x @ x.T
-    np.fill_diagonal(kernel, 0)
-    return kernel
-
-
-def _centre(x: Floats) -> Floats:
-    """Centre the columns; features that are constant up to rounding become exact zeros."""
-    centred: Floats = x - x.mean(axis=0, keepdims=True) if len(x) else x
-    varies = np.abs(centred).max(initial=0) > CONSTANT * np.abs(x).max(initial=0)
-    return centred if varies else np.zeros_like(centred)
-
-
-def _same_samples(features: Mapping[str, Floats]) -> int:
+def _same_samples(features: Mapping[str, Values]) -> int:
     (first, x), *others = features.items()
     for name, y in others:
         if len(y) != len(x):
@@ -153,9 +111,3 @@ def _same_samples(features: Mapping[str, Floats]) -> int:
                 f"{first} has {len(x)} samples but {name} has {len(y)}; give the features of the same images"
             )
     return len(x)
-
-
-def _ratio(cross: float, first: float, second: float) -> float | None:
-    if first <= 0 or second <= 0:
-        return None
-    return min(cross / float(np.sqrt(first) * np.sqrt(second)), 1.0)

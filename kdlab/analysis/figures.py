@@ -17,7 +17,8 @@ from kdlab.analysis.cka import CKAMatrix
 from kdlab.analysis.confusion import Confusion
 from kdlab.analysis.inputs import Floats
 from kdlab.analysis.logit_standardization import SampleDivergences
-from kdlab.analysis.report import Answers
+from kdlab.analysis.mismatches import Ranking
+from kdlab.analysis.report import Analysis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,26 +153,57 @@ def cka_heat_map(cka: CKAMatrix) -> Figure:
     return figure
 
 
-def draw_all(answers: Answers) -> dict[str, Figure]:
-    """Return every figure that the answers of a run allow: file name without suffix -> figure.
+@_styled
+def right_against_wrong(first: SampleDivergences, second: SampleDivergences, students: tuple[str, str]) -> Figure:
+    """Divergence of the right student against that of the wrong one, by sample, before and after standardization.
 
-    Without a teacher: the student's reliability diagram. Without tapped layers: no heat map.
-
-    Raises:
-        UsageError: if shapes, labels or values do not fit together.
+    Of two students of one teacher, on the samples that exactly one of them answers correctly. Below the diagonal the
+    wrong one is nearer to the teacher: a mismatch.
     """
-    student, teacher, labels = answers.student_logits, answers.teacher_logits, answers.labels
-    figures = {"reliability_student": reliability_diagram(Calibration.from_logits(student, labels), "student")}
-    if teacher is not None:
-        confusions = Confusion.from_logits(student, labels), Confusion.from_logits(teacher, labels)
+    figure = _figure(height_cm=7)
+    one_right = first.correct != second.correct
+    pairs = {
+        "plain logits": Ranking.of(first.correct, first.kl, second.kl),
+        "standardized logits": Ranking.of(first.correct, first.kl_standardized, second.kl_standardized),
+    }
+    for axis, (name, pair) in zip(figure.subplots(1, 2), pairs.items(), strict=True):
+        right, wrong = (np.clip(values[one_right], LOWEST_KL, None) for values in pair)
+        below = pair.wrong_first[one_right]
+        for chosen, colour, marker in ((~below, GREY, "o"), (below, ORANGE, "v")):
+            axis.scatter(
+                right[chosen], wrong[chosen], s=6, alpha=0.7, color=colour, marker=marker, linewidths=0, clip_on=False
+            )
+        shown = np.concatenate([right, wrong])
+        ends = shown.min(initial=1) / 1.5, shown.max(initial=LOWEST_KL) * 1.5
+        axis.plot(ends, ends, "--", color=GREY, linewidth=1)
+        axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal", xlabel="KL of the right student")
+        axis.set_title(f"{name}\nmismatches: {int(below.sum())} of {len(below)}")
+    figure.axes[0].set_ylabel("KL of the wrong student (nats)")
+    figure.suptitle(f"{students[0]} and {students[1]}, n = {len(one_right)}", wrap=True, fontsize=8)
+    return figure
+
+
+def draw_all(analysis: Analysis) -> dict[str, Figure]:
+    """Return every figure that an analysis allows: file name without suffix -> figure.
+
+    Without a teacher: the student's reliability diagram. Without tapped layers: no heat map. Without a second student:
+    no mismatches.
+    """
+    student, teacher, names = analysis.student, analysis.teacher, analysis.class_names
+    figures = {"reliability_student": reliability_diagram(student.calibration, "student")}
+    if teacher is not None and analysis.following is not None:
         figures |= {
-            "reliability_teacher": reliability_diagram(Calibration.from_logits(teacher, labels), "teacher"),
-            "confusion": confusion_matrices(*confusions, answers.class_names),
-            "accuracy_by_class": per_class_accuracy(*confusions, answers.class_names),
-            "kl_by_sample": kl_histogram(SampleDivergences.from_logits(student, teacher, labels), answers.name),
+            "reliability_teacher": reliability_diagram(teacher.calibration, "teacher"),
+            "confusion": confusion_matrices(student.confusion, teacher.confusion, names),
+            "accuracy_by_class": per_class_accuracy(student.confusion, teacher.confusion, names),
+            "kl_by_sample": kl_histogram(analysis.following.samples, analysis.name),
         }
-    if answers.student_features and answers.teacher_features:
-        figures["cka"] = cka_heat_map(CKAMatrix.from_features(answers.student_features, answers.teacher_features))
+    if analysis.cka is not None:
+        figures["cka"] = cka_heat_map(analysis.cka)
+    comparison = analysis.comparison
+    if comparison is not None and comparison.following is not None:
+        first, second = comparison.following
+        figures["mismatches"] = right_against_wrong(first.samples, second.samples, comparison.students)
     return figures
 
 

@@ -80,6 +80,21 @@ def read_labels(values: Values, name: str, logits: Floats) -> Integers:
     return labels.astype(np.int64)
 
 
+def read_positions(values: Values, n: int) -> Integers:
+    """Return `values` as ``[N]`` positions of images in their file.
+
+    Raises:
+        UsageError: if they are no whole numbers, or not one per sample.
+    """
+    positions = _to_numpy(values)
+    if positions.shape != (n,) or positions.dtype.kind not in "iu":
+        raise UsageError(
+            f"index has the shape {shape_of(positions)} and the type {positions.dtype}; give one whole position for "
+            f"each of the {n} samples"
+        )
+    return positions.astype(np.int64)
+
+
 def read_features(values: Values, name: str) -> Floats:
     """Return ``[N, ...]`` features as ``[N, D]``.
 

@@ -102,6 +102,45 @@ class SampleDivergences:
 
 
 @dataclass(frozen=True)
+class SampleMeans:
+    """Means over some samples of a split.
+
+    Attributes:
+        n: samples.
+        kl: mean KL(teacher || student) in nats, not multiplied by T^2.
+        kl_standardized: the same after both were standardized.
+        correlated: samples with a correlation; a row of equal logits has none.
+        spearman: mean over them of the rank correlation with the teacher's logits.
+        undefined: field that is None -> why.
+    """
+
+    n: int
+    kl: float | None
+    kl_standardized: float | None
+    correlated: int
+    spearman: float | None
+    undefined: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, samples: SampleDivergences, chosen: NDArray[np.bool_], nobody: str) -> SampleMeans:
+        """Average over the samples where ``[N]`` `chosen` is True; `nobody` is why there may be none."""
+        spearman = samples.spearman[chosen & ~np.isnan(samples.spearman)]
+        undefined = {}
+        if not spearman.size:
+            undefined["spearman"] = "every sample has a row of equal logits, which has no correlation"
+        if not chosen.any():
+            undefined = dict.fromkeys(("kl", "kl_standardized", "spearman"), nobody)
+        return cls(
+            n=int(chosen.sum()),
+            kl=mean(samples.kl[chosen]),
+            kl_standardized=mean(samples.kl_standardized[chosen]),
+            correlated=spearman.size,
+            spearman=mean(spearman),
+            undefined=undefined,
+        )
+
+
+@dataclass(frozen=True)
 class StandardizationSummary:
     """One student's row of the summary table.
 
@@ -116,6 +155,8 @@ class StandardizationSummary:
         spearman: mean over them of the rank correlation with the teacher's logits.
         correct: samples answered correctly.
         accuracy: correct / n.
+        right: means over the samples answered correctly.
+        wrong: means over the others.
         undefined: field that is None -> why.
     """
 
@@ -129,28 +170,27 @@ class StandardizationSummary:
     spearman: float | None
     correct: int
     accuracy: float | None
+    right: SampleMeans
+    wrong: SampleMeans
     undefined: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, student: str, samples: SampleDivergences) -> StandardizationSummary:
         """Average over the split."""
-        n = len(samples.kl)
-        spearman = samples.spearman[~np.isnan(samples.spearman)]
-        undefined = {}
-        if not spearman.size:
-            undefined["spearman"] = "every sample has a row of equal logits, which has no correlation"
-        if not n:
-            undefined = dict.fromkeys(("kl", "kl_standardized", "spearman", "accuracy"), NO_SAMPLES)
+        correct, n = samples.correct, len(samples.kl)
+        everything = SampleMeans.of(samples, np.ones(n, dtype=np.bool_), NO_SAMPLES)
         return cls(
             student=student,
             n=n,
             temperature=samples.temperature,
             ddof=samples.ddof,
-            kl=mean(samples.kl),
-            kl_standardized=mean(samples.kl_standardized),
-            correlated=spearman.size,
-            spearman=mean(spearman),
-            correct=int(samples.correct.sum()),
-            accuracy=share(int(samples.correct.sum()), n),
-            undefined=undefined,
+            kl=everything.kl,
+            kl_standardized=everything.kl_standardized,
+            correlated=everything.correlated,
+            spearman=everything.spearman,
+            correct=int(correct.sum()),
+            accuracy=share(int(correct.sum()), n),
+            right=SampleMeans.of(samples, correct, "no sample is answered correctly" if n else NO_SAMPLES),
+            wrong=SampleMeans.of(samples, ~correct, "every sample is answered correctly" if n else NO_SAMPLES),
+            undefined={**everything.undefined, **({} if n else {"accuracy": NO_SAMPLES})},
         )

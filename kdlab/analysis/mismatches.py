@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdlab.analysis.inputs import NO_SAMPLES, Floats, share
+from kdlab.analysis.inputs import NO_SAMPLES, Floats, Integers, share
 from kdlab.analysis.logit_standardization import SampleDivergences
 from kdlab.errors import UsageError
 
@@ -37,6 +37,8 @@ class MismatchCase:
 
     Attributes:
         index: position of the sample in the split.
+        file_index: position of its image in the data set's file, of which a validation split is a part; None where
+            it is not known.
         label: its class.
         teacher_answer: the teacher's class.
         wrong_answer: the wrong student's class.
@@ -51,6 +53,7 @@ class MismatchCase:
     """
 
     index: int
+    file_index: int | None
     label: int
     teacher_answer: int
     wrong_answer: int
@@ -99,8 +102,20 @@ class Mismatches:
     undefined: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def between(cls, first: SampleDivergences, second: SampleDivergences, students: tuple[str, str]) -> Mismatches:
+    def between(
+        cls,
+        first: SampleDivergences,
+        second: SampleDivergences,
+        students: tuple[str, str],
+        file_index: Integers | None = None,
+    ) -> Mismatches:
         """Compare two students of the same teacher on the same split.
+
+        Args:
+            first: of one student.
+            second: of the other.
+            students: their names.
+            file_index: ``[N]`` positions of the images in the data set's file, if known.
 
         Raises:
             UsageError: if the two are of different splits, teachers, temperatures or standard deviations.
@@ -108,12 +123,15 @@ class Mismatches:
         _check_comparable(first, second, students)
         first_right = first.correct
         one_right = first_right != second.correct
-        plain = _Ranking.of(first_right, first.kl, second.kl)
-        scaled = _Ranking.of(first_right, first.kl_standardized, second.kl_standardized)
+        plain = Ranking.of(first_right, first.kl, second.kl)
+        scaled = Ranking.of(first_right, first.kl_standardized, second.kl_standardized)
         mismatch, mismatch_scaled = one_right & plain.wrong_first, one_right & scaled.wrong_first
         mended = mismatch & scaled.right_first
         teacher_right = first.teacher_answer == first.labels
-        cases = tuple(_case(i, first, second, students, plain, scaled) for i in np.flatnonzero(mismatch).tolist())
+        cases = tuple(
+            _case(i, None if file_index is None else int(file_index[i]), first, second, students, plain, scaled)
+            for i in np.flatnonzero(mismatch).tolist()
+        )
         n, n_one_right, n_mismatch = len(mismatch), int(one_right.sum()), int(mismatch.sum())
         return cls(
             students=students,
@@ -132,36 +150,41 @@ class Mismatches:
         )
 
 
-class _Ranking(NamedTuple):
+class Ranking(NamedTuple):
     """``[N]`` divergences of the right and of the wrong student, where exactly one is right."""
 
     right: Floats
     wrong: Floats
 
     @classmethod
-    def of(cls, first_right: NDArray[np.bool_], first: Floats, second: Floats) -> _Ranking:
+    def of(cls, first_right: NDArray[np.bool_], first: Floats, second: Floats) -> Ranking:
+        """Sort the divergences of the first and the second student by who is right."""
         return cls(np.where(first_right, first, second), np.where(first_right, second, first))
 
     @property
     def wrong_first(self) -> NDArray[np.bool_]:
+        """``[N]`` whether the wrong student is nearer to the teacher."""
         return _less(self.wrong, self.right)
 
     @property
     def right_first(self) -> NDArray[np.bool_]:
+        """``[N]`` whether the right student is nearer to the teacher."""
         return _less(self.right, self.wrong)
 
 
 def _case(
     i: int,
+    file_index: int | None,
     first: SampleDivergences,
     second: SampleDivergences,
     students: tuple[str, str],
-    plain: _Ranking,
-    scaled: _Ranking,
+    plain: Ranking,
+    scaled: Ranking,
 ) -> MismatchCase:
     right, wrong = (first, second) if first.correct[i] else (second, first)
     return MismatchCase(
         index=i,
+        file_index=file_index,
         label=int(first.labels[i]),
         teacher_answer=int(first.teacher_answer[i]),
         wrong_answer=int(wrong.answer[i]),
@@ -207,6 +230,9 @@ def _why_undefined(n: int, one_right: int, mismatches: int, cases: tuple[Mismatc
         why["mismatch_rate"] = "there is no sample that exactly one student answers correctly" if n else NO_SAMPLES
     if not mismatches:
         why["mended_rate"] = "there is no mismatch" if n else NO_SAMPLES
+    reasons = []
+    if any(case.file_index is None for case in cases):
+        reasons.append("positions in the data set's file are not given")
     if any(case.spearman_right is None or case.spearman_wrong is None for case in cases):
-        why["cases"] = "a row of equal logits has no rank correlation"
-    return why
+        reasons.append("a row of equal logits has no rank correlation")
+    return why | ({"cases": "; ".join(reasons)} if reasons else {})

@@ -1,65 +1,129 @@
-"""All that the answers of one run to one split say, as plain data for JSON, and against a second run.
+"""All that the answers of one run to one split say, and against a second run.
+
+The results are objects; `Analysis.as_dict` is their view as plain data, `kdlab.analysis.figures` the one as pictures.
 
 Shapes: N samples, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from kdlab.analysis.answers import Answers
 from kdlab.analysis.calibration import Calibration
 from kdlab.analysis.cka import CKAMatrix
-from kdlab.analysis.confusion import ConfusedPair, Confusion
+from kdlab.analysis.comparison import Comparison
+from kdlab.analysis.confusion import Confusion
 from kdlab.analysis.denoising import Denoising
-from kdlab.analysis.fidelity import Fidelity
-from kdlab.analysis.inputs import Values, read_labels, read_logit_pair, read_logits
-from kdlab.analysis.logit_standardization import SampleDivergences, StandardizationSummary
-from kdlab.analysis.mismatches import Mismatches
-from kdlab.analysis.paired import Paired
-from kdlab.analysis.toy_examples import FOUR_CLASSES, TEN_CLASSES, toy_table
+from kdlab.analysis.following import Following
+from kdlab.analysis.inputs import Values, read_logits
+from kdlab.analysis.plain import as_plain_data
 from kdlab.errors import UsageError
 
 NO_TEACHER = "the run has no teacher"
-NO_TEACHERS = "neither run has a teacher"
 NO_FEATURES = "no layer is tapped in both student and teacher"
 NO_TRAINING_LABELS = "the labels trained on are not given"
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a run's student, and its teacher if it has one, answered to one split.
+class NetworkAnalysis:
+    """One network, measured on its own.
+
+    Attributes:
+        calibration: of its probabilities.
+        confusion: of its classes.
+        denoising: what it makes of wrong labels; None where the labels trained on are not given.
+    """
+
+    calibration: Calibration
+    confusion: Confusion
+    denoising: Denoising | None
+
+    @classmethod
+    def of(cls, logits: Values, answers: Answers) -> NetworkAnalysis:
+        """Measure ``[N, K]`` logits."""
+        trained, labels = answers.training_labels, answers.labels
+        return cls(
+            Calibration.from_logits(logits, labels),
+            Confusion.from_logits(logits, labels),
+            None if trained is None else Denoising.from_logits(logits, trained, labels),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Everything that is known of one split.
 
     Attributes:
         name: of the run.
-        student_logits: ``[N, K]``.
-        labels: ``[N]`` true classes, as the data set states them.
-        teacher_logits: ``[N, K]`` for the same images, not augmented; None where the run has no teacher.
-        student_features: tapped layer -> ``[M, ...]``; M may be smaller than N.
-        teacher_features: tapped layer -> ``[M, ...]`` for the same M images.
-        training_labels: ``[N]`` classes trained on, wrong where label noise struck; of a training split only.
-        class_names: K names, for figures and readers.
+        n: samples.
+        num_classes: K.
+        class_names: K names; empty where none are given.
+        student: measured on its own.
+        teacher: measured on its own; None where there is none.
+        following: how closely the student follows its teacher; None where there is none.
+        cka: similarity of the tapped layers; None where there are none.
+        comparison: with the student of a second run; None where none is given.
     """
 
     name: str
-    student_logits: Values
-    labels: Values
-    teacher_logits: Values | None = None
-    student_features: Mapping[str, Values] = field(default_factory=dict)
-    teacher_features: Mapping[str, Values] = field(default_factory=dict)
-    training_labels: Values | None = None
-    class_names: Sequence[str] = ()
+    n: int
+    num_classes: int
+    class_names: tuple[str, ...]
+    student: NetworkAnalysis
+    teacher: NetworkAnalysis | None
+    following: Following | None
+    cka: CKAMatrix | None
+    comparison: Comparison | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as data that JSON can hold.
+
+        The keys are always the same. What is not known is None, and ``undefined`` beside it says why.
+        """
+        networks = {"student": self.student, "teacher": self.teacher}
+        difference = None if self.teacher is None else self.student.confusion.minus(self.teacher.confusion)
+        report = {
+            "name": self.name,
+            "n": self.n,
+            "num_classes": self.num_classes,
+            "class_names": self.class_names or None,
+            "calibration": {role: found and found.calibration for role, found in networks.items()},
+            "confusion": {role: found and _confusion(found.confusion) for role, found in networks.items()},
+            "denoising": {role: found and found.denoising for role, found in networks.items()},
+            "fidelity": self.following and self.following.fidelity,
+            "confusion_difference": difference,
+            "logit_standardization": self.following and self.following.summary(self.name),
+            "cka": self.cka,
+            "comparison": self.comparison and self.comparison.as_dict(),
+            "undefined": self._undefined(),
+        }
+        plain: dict[str, Any] = as_plain_data(report)
+        return plain
+
+    def _undefined(self) -> dict[str, str]:
+        reasons = {}
+        if self.teacher is None:
+            names = ("calibration.teacher", "confusion.teacher", "denoising.teacher", "fidelity",
+                     "confusion_difference", "logit_standardization")  # fmt: skip
+            reasons = dict.fromkeys(names, NO_TEACHER)
+        elif self.teacher.denoising is None:
+            reasons["denoising.teacher"] = NO_TRAINING_LABELS
+        if self.student.denoising is None:
+            reasons["denoising.student"] = NO_TRAINING_LABELS
+        if not self.class_names:
+            reasons["class_names"] = "none are given"
+        if self.cka is None:
+            reasons["cka"] = NO_FEATURES
+        if self.comparison is None:
+            reasons["comparison"] = "no second run is given"
+        return reasons
 
 
-def analyze(
-    answers: Answers, against: Answers | None = None, temperature: float = 4.0, ddof: int = 1
-) -> dict[str, Any]:
-    """Return everything that is known of one split, as data that JSON can hold.
-
-    The keys are always the same. What is not known is None, and ``undefined`` beside it says why.
+def analyze(answers: Answers, against: Answers | None = None, temperature: float = 4.0, ddof: int = 1) -> Analysis:
+    """Measure everything, once.
 
     Args:
         answers: of the run.
@@ -73,117 +137,30 @@ def analyze(
     """
     logits = read_logits(answers.student_logits, "student logits")
     _check_class_names(answers.class_names, logits.shape[1])
-    undefined: dict[str, str] = {}
-    report = {
-        "name": answers.name,
-        "n": len(logits),
-        "num_classes": logits.shape[1],
-        "class_names": answers.class_names or None,
-        **_answers_alone(answers, undefined),
-        **_student_and_teacher(answers, temperature, ddof, undefined),
-        "cka": None,
-        "toy_examples": {example.name: toy_table(example) for example in (FOUR_CLASSES, TEN_CLASSES)},
-        "comparison": None if against is None else _compare(answers, against, temperature, ddof),
-        "undefined": undefined,
-    }
-    if not answers.class_names:
-        undefined["class_names"] = "none are given"
-    if answers.student_features and answers.teacher_features:
-        report["cka"] = CKAMatrix.from_features(answers.student_features, answers.teacher_features)
-    else:
-        undefined["cka"] = NO_FEATURES
-    if against is None:
-        undefined["comparison"] = "no second run is given"
-    plain: dict[str, Any] = as_plain_data(report)
-    return plain
+    teacher = answers.teacher_logits
+    student = NetworkAnalysis.of(answers.student_logits, answers)
+    following = None
+    if teacher is not None:
+        following = Following.of(answers.student_logits, teacher, answers.labels, temperature, ddof)
+    comparison = None
+    if against is not None:
+        comparison = Comparison.between(answers, against, student.calibration, following, temperature, ddof)
+    tapped = answers.student_features and answers.teacher_features
+    return Analysis(
+        name=answers.name,
+        n=len(logits),
+        num_classes=logits.shape[1],
+        class_names=tuple(answers.class_names),
+        student=student,
+        teacher=None if teacher is None else NetworkAnalysis.of(teacher, answers),
+        following=following,
+        cka=CKAMatrix.from_features(answers.student_features, answers.teacher_features) if tapped else None,
+        comparison=comparison,
+    )
 
 
-def as_plain_data(value: Any) -> Any:  # noqa: ANN401 (any nesting of results)
-    """Return results as dicts, lists, numbers, strings and None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: as_plain_data(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, ConfusedPair):
-        return as_plain_data(value._asdict())
-    if isinstance(value, Mapping):
-        return {str(key): as_plain_data(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain_data(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return value
-
-
-def _answers_alone(answers: Answers, undefined: dict[str, str]) -> dict[str, Any]:
-    """The sections in which student and teacher are measured each on its own."""
-    calibration, confusion, denoising = (dict[str, Any]() for _ in range(3))
-    for role, logits in (("student", answers.student_logits), ("teacher", answers.teacher_logits)):
-        calibration[role] = confusion[role] = denoising[role] = None
-        if logits is None:
-            undefined |= {f"{section}.{role}": NO_TEACHER for section in ("calibration", "confusion", "denoising")}
-            continue
-        calibration[role] = Calibration.from_logits(logits, answers.labels)
-        found = Confusion.from_logits(logits, answers.labels)
-        confusion[role] = as_plain_data(found) | {"most_confused": found.most_confused()}
-        if answers.training_labels is None:
-            undefined[f"denoising.{role}"] = NO_TRAINING_LABELS
-        else:
-            denoising[role] = Denoising.from_logits(logits, answers.training_labels, answers.labels)
-    return {"calibration": calibration, "confusion": confusion, "denoising": denoising}
-
-
-def _student_and_teacher(answers: Answers, temperature: float, ddof: int, undefined: dict[str, str]) -> dict[str, Any]:
-    """The sections that compare the student with its teacher."""
-    student, teacher, labels = answers.student_logits, answers.teacher_logits, answers.labels
-    names = ("fidelity", "confusion_difference", "logit_standardization")
-    if teacher is None:
-        undefined |= dict.fromkeys(names, NO_TEACHER)
-        return dict.fromkeys(names)
-    samples = SampleDivergences.from_logits(student, teacher, labels, ddof=ddof)
-    difference = Confusion.from_logits(student, labels).minus(Confusion.from_logits(teacher, labels))
-    fidelity = Fidelity.from_logits(student, teacher, labels, temperature)
-    return dict(zip(names, (fidelity, difference, StandardizationSummary.of(answers.name, samples)), strict=True))
-
-
-def _compare(first: Answers, second: Answers, temperature: float, ddof: int) -> dict[str, Any]:
-    """Two students of one teacher, first minus second."""
-    _check_same_split(first, second)
-    runs, students = (first, second), (first.name, second.name)
-    teachers = [run.teacher_logits for run in runs if run.teacher_logits is not None]
-    undefined: dict[str, str] = {}
-    comparison: dict[str, Any] = {
-        "students": students,
-        "teacher_of": next((run.name for run in runs if run.teacher_logits is not None), None),
-        "teacher_difference": None,
-        "paired": Paired.from_logits(first.student_logits, second.student_logits, first.labels),
-        "calibration": [Calibration.from_logits(run.student_logits, run.labels) for run in runs],
-        "fidelity": None,
-        "logit_standardization": None,
-        "undefined": undefined,
-    }
-    if len(teachers) == 2:
-        one, other = read_logit_pair(teachers[0], f"teacher of {first.name}", teachers[1], f"teacher of {second.name}")
-        comparison["teacher_difference"] = float(np.abs(one - other).max(initial=0))
-    else:
-        undefined["teacher_difference"] = "only one run has a teacher" if teachers else NO_TEACHERS
-    if not teachers:
-        undefined |= dict.fromkeys(("teacher_of", "fidelity", "logit_standardization"), NO_TEACHERS)
-        return comparison
-    comparison["fidelity"] = [
-        Fidelity.from_logits(run.student_logits, teachers[0], run.labels, temperature) for run in runs
-    ]
-    samples = [SampleDivergences.from_logits(run.student_logits, teachers[0], run.labels, ddof=ddof) for run in runs]
-    comparison["logit_standardization"] = {
-        "summary": [StandardizationSummary.of(*row) for row in zip(students, samples, strict=True)],
-        "mismatches": Mismatches.between(samples[0], samples[1], students),
-    }
-    return comparison
-
-
-def _check_same_split(first: Answers, second: Answers) -> None:
-    names = f"{first.name} and {second.name}"
-    one, _ = read_logit_pair(first.student_logits, first.name, second.student_logits, second.name)
-    if not np.array_equal(read_labels(first.labels, "labels", one), read_labels(second.labels, "labels", one)):
-        raise UsageError(f"{names} answered images with different labels; give the same split in the same order")
+def _confusion(found: Confusion) -> dict[str, Any]:
+    return {**as_plain_data(found), "most_confused": found.most_confused()}
 
 
 def _check_class_names(names: Sequence[str], num_classes: int) -> None:

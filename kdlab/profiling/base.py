@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
@@ -82,10 +83,18 @@ class Profiler(Reporter, ABC):
             self.profile(pl_module.student, trainer.datamodule.image_shape)  # type: ignore[arg-type, attr-defined]
             self.report(trainer)
 
-    def profile(self, network: nn.Module, image_shape: tuple[int, int, int]) -> Measurement | NotMeasured:
-        """Measure a copy of `network` on images of ``(C, H, W)``, keep the result and return it."""
+    def profile(
+        self, network: nn.Module, image_shape: tuple[int, int, int], device: torch.device | None = None
+    ) -> Measurement | NotMeasured:
+        """Measure a copy of `network` on images of ``(C, H, W)``, keep the result and return it.
+
+        Args:
+            network: stays as and where it is.
+            image_shape: (C, H, W).
+            device: where the copy is measured; where the network is by default.
+        """
         try:
-            with isolated(network) as exported:
+            with isolated(network, device) as exported:
                 self.result = self.measure(exported, noise_image(exported, image_shape))
         except Exception as error:  # a network can do anything, and a trained run must not be lost over a figure
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,6 +1,8 @@
 """Multiply-adds of one forward pass, counted by two independent libraries.
 
-The convention: convolution, linear, matrix product and attention; no bias, no normalisation, no activation.
+The convention: convolution, linear, matrix product and attention; no bias, no normalisation, no activation, and no
+product that is written as a broadcast multiplication and a sum. What is left out although it may multiply and add is
+named.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdlab.profiling.hidden_products import uncounted_parameters
 from kdlab.profiling.own_count import attention_as_products
 
 Handle = Callable[[Any, Any], Any]  # inputs and outputs of a node of torch's graph -> multiply-adds
 NO_MORE: Mapping[str, Handle] = MappingProxyType({})
 
-CONVENTION = "conv + linear + matmul + attention multiply-adds, no norms, no biases"
+CONVENTION = "conv + linear + matmul + attention multiply-adds, no norms, no biases, no broadcast products"
+AGREEMENT = 0.01  # relative difference of two counters above which a figure is not to be trusted
+NAMED = 3  # more parameters than so many are not listed in a sentence
 
 # Operators of the traced graph that multiply and add nothing the convention counts. Whatever is neither here nor
 # counted is reported by name, so an operator that is new to us is never silently zero.
@@ -41,21 +46,49 @@ tensor_split threshold tile topk tril triu unflatten unfold upsample_bicubic2d u
 upsample_nearest1d upsample_nearest2d var var_mean view_as where zero
 """
 FREE = frozenset(_FREE_NAMES.split())
+# A multiplication alone is free, but a weight matrix that takes part in one is not: a sum will follow.
+WITHOUT_PRODUCT = FREE - {"mul"} | {"cat", "index", "stack"}
 
 
 @dataclass(frozen=True)
 class ForwardCount:
-    """What fvcore counted.
+    """What fvcore counted, and what nobody counts.
 
     Attributes:
         macs: of the whole batch.
         by_module: path of each module that counts -> its multiply-adds, those of its parts included.
         uncounted: operators that may multiply and add but are counted by nobody -> how often they occur.
+        uncounted_parameters: names of weights that multiply features in something else than a counted operator.
     """
 
     macs: int
     by_module: dict[str, int]
     uncounted: dict[str, int]
+    uncounted_parameters: tuple[str, ...] = ()
+
+    def doubts(self, other: int, counter: str) -> tuple[str, ...]:
+        """Return in words why the figure is not to be trusted; empty where nothing speaks against it.
+
+        Args:
+            other: what another counter counted.
+            counter: its name.
+        """
+        found = []
+        if self.uncounted:
+            operators = ", ".join(f"{name} (x{n})" for name, n in self.uncounted.items())
+            found.append(f"nobody counts {operators}, which may multiply and add; MACs is too low")
+        if self.uncounted_parameters:
+            more = len(self.uncounted_parameters) - NAMED
+            names = ", ".join(self.uncounted_parameters[:NAMED]) + (f" and {more} more" if more > 0 else "")
+            found.append(f"nobody counts the products with {names}; MACs is too low")
+        if difference(self.macs, other) > AGREEMENT:
+            found.append(f"fvcore counts {self.macs:,} MACs, {counter} {other:,}; do not trust either")
+        return tuple(found)
+
+
+def difference(one: int, other: int) -> float:
+    """Return how far two counts are apart, relative to the larger."""
+    return abs(one - other) / max(one, other, 1)
 
 
 def count_with_fvcore(network: nn.Module, image: Tensor, more: Mapping[str, Handle] = NO_MORE) -> ForwardCount:
@@ -79,7 +112,12 @@ def count_with_fvcore(network: nn.Module, image: Tensor, more: Mapping[str, Hand
             by_module = {name: int(macs) for name, macs in analysis.by_module().items()}
         operators: Counter[str] = analysis.unsupported_ops()
     uncounted = {name: n for name, n in sorted(operators.items()) if _plain_name(name) not in FREE}
-    return ForwardCount(by_module.pop("", 0), {name: macs for name, macs in by_module.items() if macs}, uncounted)
+    return ForwardCount(
+        macs=by_module.pop("", 0),
+        by_module={name: macs for name, macs in by_module.items() if macs},
+        uncounted=uncounted,
+        uncounted_parameters=uncounted_parameters(network, image, WITHOUT_PRODUCT),
+    )
 
 
 def count_with_torch(network: nn.Module, image: Tensor) -> int:

@@ -1,9 +1,10 @@
 """The protocol of an energy measurement, on any meter: counter step, idle power, warm-up, windows.
 
-1. Watch the counter for a second: how often it advances is not the same on every board.
+1. Watch the counter for a second or more, until it has advanced twice: how often it does differs between boards.
 2. Measure an idle window.
 3. Warm up.
-4. Measure windows under load, each of whole iterations, with a pause after each.
+4. Measure windows under load, each of whole iterations, with a pause after each. Note the state of the device while it
+   is still hot.
 5. Measure a second idle window: what idles before may idle differently when it is warm.
 
 A reading is late by one step of the counter at most, so a window of T seconds is wrong by 2 step / T at most.
@@ -15,12 +16,14 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from kdlab.profiling.meters import Meter
 from kdlab.profiling.results import NotMeasured
 from kdlab.profiling.timing import Clock
 
 POLL_SECONDS = 1.0
+POLL_SECONDS_AT_MOST = 5.0  # for a counter that has not advanced twice by then
 POLL_EVERY = 0.0005
 BLOCK_SECONDS = 0.05  # of iterations between two looks at the clock, about
 
@@ -65,12 +68,19 @@ class EnergyWindows:
         idle_before: the idle window before the load.
         idle_after: the idle window after it.
         load: the windows under load.
+        conditions: of the device when the last of them had just ended.
     """
 
     step_s: float
     idle_before: Window
     idle_after: Window
     load: tuple[Window, ...]
+    conditions: dict[str, Any]
+
+    @property
+    def stood_still_idle(self) -> bool:
+        """Whether the counter did not advance in an idle window, so that nobody knows what idling costs."""
+        return min(self.idle_before.energy_mj, self.idle_after.energy_mj) <= 0
 
 
 @dataclass
@@ -93,31 +103,31 @@ class Stand:
         """Follow the protocol."""
         step = self.observe_step()
         if step is None:
-            return NotMeasured(f"{self.meter.name} did not advance within {POLL_SECONDS:g} s")
+            return NotMeasured(f"{self.meter.name} did not advance twice within {POLL_SECONDS_AT_MOST:g} s")
         idle_before = self._window(lambda: self._rest(timetable.window_s))
         block = self._warm_up(timetable.warmup_s)
-        load = []
+        load: list[Window] = []
+        conditions: dict[str, Any] = {}
         for _ in range(timetable.windows):
             load.append(self._window(lambda: self._work(timetable.window_s, block)))
+            conditions = self.meter.conditions()
             self.sleep(timetable.cooldown_s)
         idle_after = self._window(lambda: self._rest(timetable.window_s))
         if min(window.energy_mj for window in load) <= 0:
             return NotMeasured(f"{self.meter.name} stood still under load")
-        return EnergyWindows(step, idle_before, idle_after, tuple(load))
+        return EnergyWindows(step, idle_before, idle_after, tuple(load), conditions)
 
     def observe_step(self) -> float | None:
-        """Poll the counter; return the longest time between two advances, or None if it does not advance."""
+        """Poll the counter; return the longest time between two advances, or None if there are no two."""
         begin = self.clock()
         changes: list[float] = []
         last = self.meter.energy_mj()
-        while (now := self.clock()) - begin < POLL_SECONDS:
+        while (now := self.clock()) - begin < (POLL_SECONDS if len(changes) >= 2 else POLL_SECONDS_AT_MOST):
             if (value := self.meter.energy_mj()) != last:
                 last = value
                 changes.append(now)
             self.sleep(POLL_EVERY)
-        if len(changes) < 2:
-            return POLL_SECONDS if changes else None
-        return max(b - a for a, b in itertools.pairwise(changes))
+        return max((b - a for a, b in itertools.pairwise(changes)), default=None)
 
     def _warm_up(self, seconds: float) -> int:
         """Run for so long; return how many iterations make a block."""

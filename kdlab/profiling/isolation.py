@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import copy
+import os
+import platform
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 
 @contextmanager
-def isolated(network: nn.Module) -> Iterator[nn.Module]:
+def isolated(network: nn.Module, device: torch.device | None = None) -> Iterator[nn.Module]:
     """Yield a copy of `network` in eval mode without hooks; random numbers are as before afterwards.
 
-    Gradients are on inside: a test loop may run in inference mode, where a copy could not be differentiated.
+    The copy is brought to `device`, the network itself stays where it is. Gradients are on inside: a test loop may run
+    in inference mode, where a copy could not be differentiated.
     """
-    tensors = [*network.parameters(), *network.buffers()]
-    devices = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
+    places = {tensor.device for tensor in (*network.parameters(), *network.buffers())} | ({device} if device else set())
+    devices = sorted(place.index or 0 for place in places if place.type == "cuda")
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=devices):
-        yield bare_copy(network)
+        yield bare_copy(network).to(device)
 
 
 def bare_copy(network: nn.Module) -> nn.Module:
@@ -60,8 +64,25 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def describe_device(device: torch.device) -> str:
-    """Return the model name of a GPU, or ``cpu`` with the number of threads that torch uses."""
+def device_name(device: torch.device) -> str:
+    """Return the model name of a GPU, or that of this machine's processor with its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} thread(s)"
+    if device.type != "cpu":
+        return device.type
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def describe_device(device: torch.device) -> str:
+    """Return `device_name`, and for a processor the number of threads that torch uses."""
+    threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+    return device_name(device) + threads
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # no Linux
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kdlab.profiling.base import Profiler
-from kdlab.profiling.counters import CONVENTION, THOP_STYLE, count_with_fvcore, count_with_torch
+from kdlab.profiling.counters import AGREEMENT, CONVENTION, THOP_STYLE, count_with_fvcore, count_with_torch, difference
 from kdlab.profiling.results import Measurement
 
 log = logging.getLogger(__name__)
-
-AGREEMENT = 0.01  # relative difference of the two counters above which a figure is not to be trusted
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,9 @@ class MACsProfile(Measurement):
         macs_thop_style: `macs` plus 4 per batch-norm element and the sums of adaptive average pooling, for comparison
             with tables made that way; None where that was not asked for.
         uncounted_ops: operators that may multiply and add but that nobody counts -> how often they occur.
+        uncounted_parameters: weights of two and more dimensions that multiply features in something that nobody
+            counts, such as a broadcast multiplication.
+        macs_doubts: why `macs` is not to be trusted, in words; empty where nothing speaks against it.
         macs_by_module: path of each module that counts -> its multiply-adds, those of its parts included.
         image_shape: (C, H, W).
         macs_convention: what is counted.
@@ -40,6 +41,8 @@ class MACsProfile(Measurement):
     macs_agree: bool
     macs_thop_style: int | None
     uncounted_ops: dict[str, int]
+    uncounted_parameters: tuple[str, ...]
+    macs_doubts: tuple[str, ...]
     macs_by_module: dict[str, int]
     image_shape: tuple[int, ...]
     macs_convention: str = CONVENTION
@@ -54,7 +57,7 @@ class MACsProfiler(Profiler):
     """Count the multiply-adds of the student for one image, twice, and warn where the counts differ.
 
     Convolution, linear, matrix product and attention count; normalisation, bias and activation do not. Operators
-    that nobody counts are named.
+    that nobody counts are named, and so are weights that no counted operator uses.
 
     Args:
         thop_style: also report the count of the thop package: with 4 operations per batch-norm element, and one per
@@ -72,21 +75,20 @@ class MACsProfiler(Profiler):
         """Return the multiply-adds of one image."""
         count = count_with_fvcore(network, image)
         second = count_with_torch(network, image)
-        difference = abs(count.macs - second) / max(count.macs, second, 1)
         thop = count_with_fvcore(network, image, THOP_STYLE).macs if self.thop_style else None
-        name = type(network).__name__
-        if count.uncounted:
-            names = ", ".join(count.uncounted)
-            log.warning("macs of %s: %s may multiply and add, but nobody counts them; macs is too low", name, names)
-        if difference > AGREEMENT:
-            log.warning("macs of %s: fvcore counts %d, torch %d; do not trust either", name, count.macs, second)
+        doubts = count.doubts(second, "torch")
+        for doubt in doubts:
+            log.warning("macs of %s: %s", type(network).__name__, doubt)
+        apart = difference(count.macs, second)
         return MACsProfile(
             macs=count.macs,
             macs_torch=second,
-            macs_difference=difference,
-            macs_agree=difference <= AGREEMENT,
+            macs_difference=apart,
+            macs_agree=apart <= AGREEMENT,
             macs_thop_style=thop,
             uncounted_ops=count.uncounted,
+            uncounted_parameters=count.uncounted_parameters,
+            macs_doubts=doubts,
             macs_by_module=count.by_module,
             image_shape=tuple(image.shape[1:]),
         )

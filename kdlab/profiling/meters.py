@@ -37,7 +37,7 @@ def find_meter(device: torch.device) -> Meter | NotMeasured:
     if device.type == "cuda":
         return nvml_meter(str(torch.cuda.get_device_properties(device).uuid))  # type: ignore[attr-defined, unused-ignore]
     if device.type == "cpu":
-        return rapl_meter()
+        return rapl_meter(RAPL)
     return NotMeasured(f"kdlab knows no energy counter of {device.type} devices")
 
 
@@ -90,7 +90,7 @@ class RAPLMeter:
         return {"load_1_min": os.getloadavg()[0], "cpu_count": os.cpu_count()}
 
 
-def rapl_meter(root: Path = RAPL) -> RAPLMeter | NotMeasured:
+def rapl_meter(root: Path) -> RAPLMeter | NotMeasured:
     """Return the meter of this machine's processors, or why there is none."""
     zones = [zone for zone in sorted(root.glob("*-rapl:*")) if _is_package(zone)]
     if not zones:

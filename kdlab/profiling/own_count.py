@@ -14,34 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from kdlab.profiling.operators import OperatorWatch
 
 aten = torch.ops.aten
 
 
-class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MultiplyAdds(OperatorWatch):  # type: ignore[no-untyped-call]
     """Count the multiply-adds of convolutions and matrix products while active, in ``macs``.
 
     Use it inside `attention_as_products`, so that attention arrives as two matrix products.
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.macs = 0
 
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401 (an operator)
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 (whatever the operator returns)
-        """Run the operator and count it."""
-        with torch._C.DisableTorchFunctionSubclass():  # they had their say above this level, as fused members do
-            out = func(*args, **(kwargs or {}))
-            if count := _COUNTS.get(func.overloadpacket):
-                self.macs += count(out, *args)
-        return out
+    def saw(self, operator: Any, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:  # noqa: ANN401
+        """Count one operator."""
+        if count := COUNTED.get(operator.overloadpacket):
+            self.macs += count(output, *inputs)
 
 
 @contextmanager
@@ -83,7 +75,7 @@ def _convolution_backward(
     return once * (wanted[0] + wanted[1])
 
 
-_COUNTS: dict[Any, Callable[..., int]] = {
+COUNTED: dict[Any, Callable[..., int]] = {
     aten.mm: _matrix_product,
     aten.bmm: _matrix_product,
     aten.mv: _matrix_product,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from kdlab.profiling.base import Profiler
+from kdlab.profiling.operators import OperatorWatch, tensors_in
 from kdlab.profiling.results import Measurement
 
 
@@ -87,29 +86,21 @@ def _peak_bytes(network: nn.Module, image: Tensor) -> int:
     return live.peak
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _LiveBytes(OperatorWatch):  # type: ignore[no-untyped-call]
     """Keep account of the memory that tensors hold; ``peak`` is the most at any time.
 
     The same on every device and in every run, which an allocator's statistics are not.
     """
 
     def __init__(self, there: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._bytes: MutableMapping[torch.UntypedStorage, int] = WeakIdKeyDictionary()
         self.peak = 0
         self._add(there)
 
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401 (an operator)
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 (whatever the operator returns)
-        with torch._C.DisableTorchFunctionSubclass():  # they had their say above this level, as fused members do
-            out = func(*args, **(kwargs or {}))
-            self._add(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
-        return out
+    def saw(self, operator: Any, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:  # noqa: ANN401
+        """Add what an operator made."""
+        self._add(tensors_in(output))
 
     def _add(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from typing import Any, cast
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from kdlab.profiling.base import Reporter, log, require_student
-from kdlab.profiling.meters import Meter, find_meter
+from kdlab.profiling.base import Reporter, require_student
+from kdlab.profiling.energy_account import EnergyAccount
 from kdlab.profiling.results import Measurement, NotMeasured
 from kdlab.profiling.training_macs import TrainingMACs, training_macs
 from kdlab.types import Batch
+
+log = logging.getLogger(__name__)
 
 READ_EVERY_S = 60.0  # a processor's counter starts again after half an hour or more
 
@@ -33,8 +36,9 @@ class TrainingCostResult(Measurement):
             one of them.
         images_per_epoch: mean over the epochs.
         per_image: multiply-adds of one training image; None where they could not be counted.
-        train_macs_per_epoch: student and teacher together.
-        macs_reason: why there are no multiply-adds; None where there are.
+        train_macs_per_epoch: student and teacher together; None where there is an upper bound only.
+        train_macs_per_epoch_at_most: an upper bound instead, where a step reaches a part of the student only.
+        macs_reason: why there are no multiply-adds, or an upper bound only; None where there are.
     """
 
     train_s: float
@@ -46,11 +50,12 @@ class TrainingCostResult(Measurement):
     images_per_epoch: float
     per_image: TrainingMACs | None
     train_macs_per_epoch: float | None
+    train_macs_per_epoch_at_most: float | None
     macs_reason: str | None
 
     def metrics(self) -> dict[str, float | None]:
         """Time, energy and multiply-adds."""
-        names = ("train_s", "train_energy_j", "train_watts", "train_macs_per_epoch")
+        names = ("train_s", "train_energy_j", "train_watts", "train_macs_per_epoch", "train_macs_per_epoch_at_most")
         return {name: getattr(self, name) for name in names}
 
 
@@ -59,7 +64,7 @@ class TrainingCost(Reporter):
 
     The energy is what the counter of the device says from the start of the training to its end, gross. Under DDP it
     is not measured: several processes may share a counter. What was spent between the last resume point and a kill
-    is lost.
+    is lost. A counter that fails costs the figure and not the training.
     """
 
     section = "training_cost"
@@ -67,12 +72,13 @@ class TrainingCost(Reporter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.meter: Meter | NotMeasured = NotMeasured("the training has not started")
-        self._spent_s, self._spent_mj = 0.0, 0.0
-        self._missing: str | None = None  # why the energy of some part is not known
+        self._energy = EnergyAccount()
+        self._spent_s = 0.0
         self._images = 0
-        self._started: tuple[float, float] | None = None  # clock and counter
+        self._started: float | None = None
         self._last_read = 0.0
+        self._remembering: dict[str, Any] = {}  # teachers that count what they answer and what of it they compute
+        self._asked_before: dict[str, tuple[int, int]] = {}  # the same counts, of earlier processes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there will be something to measure."""
@@ -81,13 +87,11 @@ class TrainingCost(Reporter):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read clock and counter."""
         if trainer.world_size > 1:
-            self.meter = NotMeasured(f"trained in {trainer.world_size} processes, which may share a counter")
+            self._energy.give_up(f"trained in {trainer.world_size} processes, which may share a counter")
         else:
-            self.meter = find_meter(pl_module.device)
-        if isinstance(self.meter, NotMeasured):
-            self._missing = self._missing or self.meter.reason
-        self._started = time.monotonic(), self._counter()
-        self._last_read = time.monotonic()
+            self._energy.open(pl_module.device)
+        self._remembering = {name: part for name, part in pl_module.named_modules() if hasattr(part, "images_computed")}
+        self._started = self._last_read = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
@@ -95,56 +99,70 @@ class TrainingCost(Reporter):
         """Count the images, and look at the counter before it can start again."""
         self._images += len(batch.image) // _streams(pl_module) * trainer.world_size
         if time.monotonic() - self._last_read > READ_EVERY_S:
-            self._counter()
+            self._energy.read()
             self._last_read = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read clock and counter, count the multiply-adds, report."""
-        self._spent_s, self._spent_mj = self._spent()
-        self._started = None
+        self._energy.close()
+        self._spent_s, self._started = self._seconds(), None
         if not trainer.is_global_zero:
             return
         macs = self._count(trainer, pl_module)
         counted = macs if isinstance(macs, TrainingMACs) else None
-        per_epoch = self._images / max(trainer.current_epoch, 1)
-        measured = self._missing is None
+        images_per_epoch = self._images / max(trainer.current_epoch, 1)
+        macs_per_epoch = None if counted is None else counted.total * images_per_epoch
+        bounded = _reaches_a_part(pl_module)
+        energy_j = None if self._energy.missing else self._energy.spent_mj / 1e3
         self.result = TrainingCostResult(
             train_s=self._spent_s,
-            train_energy_j=self._spent_mj / 1e3 if measured else None,
-            train_watts=self._spent_mj / 1e3 / self._spent_s if measured else None,
-            reason=self._missing,
-            meter=None if isinstance(self.meter, NotMeasured) else self.meter.name,
+            train_energy_j=energy_j,
+            train_watts=None if energy_j is None else energy_j / self._spent_s,
+            reason=self._energy.missing,
+            meter=self._energy.meter,
             train_images=self._images,
-            images_per_epoch=per_epoch,
+            images_per_epoch=images_per_epoch,
             per_image=counted,
-            train_macs_per_epoch=None if counted is None else counted.total * per_epoch,
-            macs_reason=macs.reason if isinstance(macs, NotMeasured) else None,
+            train_macs_per_epoch=None if bounded else macs_per_epoch,
+            train_macs_per_epoch_at_most=macs_per_epoch if bounded else None,
+            macs_reason=macs.reason if isinstance(macs, NotMeasured) else bounded,
         )
         self.report(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Time and energy so far, for a run that is resumed."""
-        seconds, energy = self._spent()
-        return {"seconds": seconds, "energy_mj": energy, "missing": self._missing, "images": self._images}
+        self._energy.read()
+        return {
+            "seconds": self._seconds(),
+            "energy_mj": self._energy.spent_mj,
+            "missing": self._energy.missing,
+            "images": self._images,
+            "asked": self._asked(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the account."""
-        self._spent_s, self._spent_mj = state_dict["seconds"], state_dict["energy_mj"]
-        self._missing, self._images = state_dict["missing"], state_dict["images"]
+        self._spent_s, self._images = state_dict["seconds"], state_dict["images"]
+        self._energy.spent_mj, self._energy.missing = state_dict["energy_mj"], state_dict["missing"]
+        self._asked_before = state_dict.get("asked", {})  # which a checkpoint of before has not
 
-    def _counter(self) -> float:
-        return 0.0 if isinstance(self.meter, NotMeasured) else self.meter.energy_mj()
+    def _seconds(self) -> float:
+        return self._spent_s + (0.0 if self._started is None else time.monotonic() - self._started)
 
-    def _spent(self) -> tuple[float, float]:
-        if self._started is None:
-            return self._spent_s, self._spent_mj
-        clock, counter = self._started
-        return self._spent_s + time.monotonic() - clock, self._spent_mj + self._counter() - counter
+    def _asked(self) -> dict[str, tuple[int, int]]:
+        """Images answered and computed by each teacher that remembers, over the whole training."""
+        counts = {}
+        for name, teacher in self._remembering.items():
+            answered, computed = self._asked_before.get(name, (0, 0))
+            counts[name] = (answered + teacher.images_answered, computed + teacher.images_computed)
+        return counts
 
     def _count(self, trainer: Trainer, pl_module: LightningModule) -> TrainingMACs | NotMeasured:
         shape = trainer.datamodule.image_shape  # type: ignore[attr-defined]
+        asked = self._asked().items()
+        shares = {self._remembering[name]: computed / answered for name, (answered, computed) in asked if answered}
         try:
-            return training_macs(_trained(pl_module), _teachers(pl_module), shape)
+            return training_macs(_trained(pl_module), _teachers(pl_module), shape, shares)
         except Exception as error:  # as in Profiler.profile: a trained run must not be lost over a figure
             log.warning("the multiply-adds of a training image could not be counted: %s", error)
             return NotMeasured(f"{type(error).__name__}: {error}")
@@ -168,3 +186,11 @@ def _teachers(method: LightningModule) -> list[nn.Module]:
         return [own] * _streams(method)
     members = cast("Iterable[LightningModule]", getattr(method, "methods", ()))
     return [teacher for member in members for teacher in _teachers(member)]
+
+
+def _reaches_a_part(method: LightningModule) -> str | None:
+    """Why the count of a backward pass through the whole student is an upper bound; None where it is exact."""
+    for part in (method, *cast("Iterable[LightningModule]", getattr(method, "methods", ()))):
+        if not getattr(part, "reaches_whole_student", True):
+            return f"an upper bound: not every step of {type(part).__name__} goes back through the whole student"
+    return None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from kdlab.profiling.counters import count_with_fvcore
 from kdlab.profiling.isolation import isolated, noise_image
 from kdlab.profiling.own_count import MultiplyAdds, attention_as_products
+from kdlab.profiling.results import NotMeasured
 
 
 @dataclass(frozen=True)
@@ -19,53 +21,95 @@ class TrainingMACs:
     Attributes:
         student_forward_macs: of the answers of all networks that are trained.
         student_backward_macs: of the gradients of their weights, and of their layers' inputs where something before
-            them is trained: about twice the forward pass.
-        teacher_forward_macs: of the answers of all networks of the teachers; 0 without a teacher. A teacher that
-            remembers its answers computes less.
+            them is trained: about twice the forward pass. An upper bound where a step reaches a part of them only.
+        teacher_forward_macs: of the answers of all networks of the teachers, mean over the training: a teacher that
+            remembers its answers computes fewer; 0 without a teacher.
+        teacher_asked_share: how much of that is left of asking all teachers about every image; None without a teacher.
     """
 
     student_forward_macs: int
     student_backward_macs: int
-    teacher_forward_macs: int
+    teacher_forward_macs: float
+    teacher_asked_share: float | None
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """Of one image in one step."""
         return self.student_forward_macs + self.student_backward_macs + self.teacher_forward_macs
 
 
+class _Untrustworthy(Exception):  # noqa: N818 (it never leaves this file)
+    """A network multiplies and adds in a way that is not counted."""
+
+
 def training_macs(
-    trained: Sequence[nn.Module], teachers: Sequence[nn.Module], image_shape: tuple[int, int, int]
-) -> TrainingMACs:
+    trained: Sequence[nn.Module],
+    teachers: Sequence[nn.Module],
+    image_shape: tuple[int, int, int],
+    shares: Mapping[nn.Module, float] | None = None,
+) -> TrainingMACs | NotMeasured:
     """Count one training image of ``(C, H, W)`` on copies of the networks.
+
+    Each forward pass is also counted by fvcore: where the counts differ, or where one of them says that it misses
+    something, there is a reason instead of a figure.
 
     Args:
         trained: the networks that learn; parameters that need no gradient cost none.
         teachers: networks, or teachers: the networks in them are counted, each as often as it is listed.
         image_shape: (C, H, W).
+        shares: part of `teachers` -> the share of the training images about which it asks what it holds; 1 for those
+            that are not listed.
     """
-    forward = backward = asked = 0
-    for network in trained:
-        with isolated(network) as learning:
-            counts = _count(learning, noise_image(learning, image_shape))
-        forward, backward = forward + counts[0], backward + counts[1]
-    for network in (network for teacher in teachers for network in teacher_networks(teacher)):
-        with isolated(network) as answering:
-            asked += _count(answering.requires_grad_(False), noise_image(answering, image_shape))[0]
-    return TrainingMACs(forward, backward, asked)
+    try:
+        learning = [_count(network, image_shape) for network in trained]
+        asked = [
+            (_count(network, image_shape, learns=False)[0], share)
+            for teacher in teachers
+            for network, share in teacher_networks(teacher, shares or {})
+        ]
+    except _Untrustworthy as error:
+        return NotMeasured(str(error))
+    full = sum(macs for macs, _ in asked)
+    really = sum(macs * share for macs, share in asked)
+    return TrainingMACs(
+        student_forward_macs=sum(forward for forward, _ in learning),
+        student_backward_macs=sum(backward for _, backward in learning),
+        teacher_forward_macs=really,
+        teacher_asked_share=really / full if full else None,
+    )
 
 
-def teacher_networks(teacher: nn.Module) -> list[nn.Module]:
-    """Return the networks that answer in `teacher`: its ``network``, or those of its parts, or itself."""
-    own = getattr(teacher, "network", None)
+def teacher_networks(teacher: nn.Module, shares: Mapping[nn.Module, float]) -> list[tuple[nn.Module, float]]:
+    """Return the networks that answer in `teacher`: its ``network``, or those of its parts, or itself.
+
+    With each the share of the training images that it is really asked about.
+    """
+    return list(_networks_in(teacher, 1.0, shares)) or [(teacher, shares.get(teacher, 1.0))]
+
+
+def _networks_in(part: nn.Module, share: float, shares: Mapping[nn.Module, float]) -> Iterator[tuple[nn.Module, float]]:
+    share *= shares.get(part, 1.0)
+    own = getattr(part, "network", None)
     if isinstance(own, nn.Module):
-        return [own]
-    nested = [child for child in teacher.modules() if isinstance(getattr(child, "network", None), nn.Module)]
-    return [child.network for child in nested] or [teacher]  # type: ignore[misc]
+        yield own, share
+    else:
+        for child in part.children():
+            yield from _networks_in(child, share, shares)
 
 
-def _count(network: nn.Module, image: Tensor) -> tuple[int, int]:
+def _count(network: nn.Module, image_shape: tuple[int, int, int], learns: bool = True) -> tuple[int, int]:
     """Forward and backward of one image. Eval mode multiplies as much as training mode and needs no second image."""
+    with isolated(network) as copied:
+        image = noise_image(copied, image_shape)
+        if not learns:
+            copied.requires_grad_(False)
+        forward, backward = _forward_and_backward(copied, image)
+        if doubts := count_with_fvcore(copied, image).doubts(forward, "kdlab"):
+            raise _Untrustworthy(f"{type(network).__name__}: {'; '.join(doubts)}")
+    return forward, backward
+
+
+def _forward_and_backward(network: nn.Module, image: Tensor) -> tuple[int, int]:
     with torch.no_grad():
         network(image)  # what a network does once only, at its first image, is not counted
     with attention_as_products(), MultiplyAdds() as counter:

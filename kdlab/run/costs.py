@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 from rich.table import Table
+from rich.text import Text
 
 from kdlab.profiling import (
     EnergyProfiler,
@@ -15,8 +16,9 @@ from kdlab.profiling import (
     Reporter,
     TrainingCost,
 )
+from kdlab.profiling.table import notes_on, shown_rows
 
-MIB = 2**20
+COLUMNS = ("parameters", "size MiB", "MACs M", "MACs M thop style", "ms p50 at 1", "ms p99 at 1", "mJ/image")
 
 
 def default_profilers(given: Sequence[Callback]) -> list[Callback]:
@@ -37,38 +39,22 @@ def cost_report(callbacks: Iterable[Callback]) -> dict[str, Any]:
 
 
 def cost_table(result: dict[str, Any]) -> Table | None:
-    """Return a table of the student's costs, and below it why there is no energy; None where nothing was profiled."""
+    """Return a table of the student's costs, and below it what is missing or not to be trusted and why.
+
+    None where nothing was profiled. It has the most important columns of the table of `profile`.
+    """
     profile = result.get("profile")
     if profile is None:
         return None
     table = Table(title=f"What {result['student']['network']} costs on {result['environment']['device']}")
     table.title_justify, table.title_style = "left", ""
-    cells = _cells(profile)
-    for header in cells:
-        table.add_column(header, justify="right")
-    table.add_row(*cells.values())
-    reason = profile.get("energy", {}).get("reason")
-    if reason:
-        table.caption, table.caption_justify, table.caption_style = f"energy: not measured ({reason})", "left", ""
+    rows = shown_rows({result["student"]["network"]: profile})
+    important = {*COLUMNS, "network"} if len(rows) > 1 else set(COLUMNS)
+    columns = [column for column in rows[0] if column in important or column.startswith("images/s")]
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[column] for column in columns))
+    if notes := notes_on(profile):  # as they are: "[Errno 13]" is no colour
+        table.caption, table.caption_justify, table.caption_style = Text("\n".join(notes)), "left", ""
     return table
-
-
-def _cells(profile: dict[str, Any]) -> dict[str, str]:
-    runs = {run["batch_size"]: run for run in profile.get("latency", {}).get("runs", ()) if run["variant"] == "eager"}
-    one = runs.get(1, {})
-    cells = {
-        "parameters": _number(profile.get("size", {}).get("parameters"), "{:,}"),
-        "size MiB": _number(profile.get("size", {}).get("size_bytes"), "{:.3f}", 1 / MIB),
-        "MACs M": _number(profile.get("macs", {}).get("macs"), "{:,.3f}", 1e-6),
-        "ms p50": _number(one.get("latency_ms_p50"), "{:.3f}"),
-        "ms p99": _number(one.get("latency_ms_p99"), "{:.3f}"),
-    }
-    for size, run in runs.items():
-        if size != 1:
-            cells[f"images/s at {size}"] = _number(run.get("throughput_images_per_s"), "{:,.0f}")
-    cells["mJ/image"] = _number(profile.get("energy", {}).get("energy_mj_per_image"), "{:.3f}")
-    return cells
-
-
-def _number(value: float | None, form: str, factor: float = 1) -> str:
-    return "n/a" if value is None else form.format(value if factor == 1 else value * factor)

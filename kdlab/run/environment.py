@@ -1,6 +1,5 @@
 """Where a number was measured: hardware, versions, commit."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from kdlab.profiling.isolation import device_name
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy")
 
@@ -24,18 +25,6 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "git_commit": git_commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-
-
-def device_name(device: torch.device) -> str:
-    """The model name of a GPU or of this machine's processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def git_commit() -> str | None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from kdlab.methods import Method
 from kdlab.run.costs import cost_report, cost_table
 from kdlab.run.environment import describe_environment
 from kdlab.run.recorder import RunRecorder
-from kdlab.teachers import CachedTeacher, FrozenTeacher
+from kdlab.teachers import CachedTeacher, FrozenTeacher, Teacher
+from kdlab.weights import digest
 
 COLUMNS = {"accuracy": "accuracy %", "top5": "top-5 %", "nll": "NLL", "ece": "ECE", "agreement": "agrees %"}
 PERCENT = ("accuracy", "top5", "agreement")
@@ -43,10 +45,12 @@ def build_result(
     result["protocol"] |= data.describe()
     result["protocol"]["n_tested"] = sum(map(sum, model.test_report["confusion_matrix"]))
     result["student"] = describe_network(model.student) | {"test": _under("test/", logged)} | model.test_report
+    result["student"]["weights_sha256"] = digest(model.student)
     teacher = model.teacher.teacher if isinstance(model.teacher, CachedTeacher) else model.teacher
     if teacher is not None and teacher.ready:
         network = teacher.network if isinstance(teacher, FrozenTeacher) else teacher
         result["teacher"] = describe_network(network) | {"test": _under("teacher/test_", logged)}
+        result["teacher"]["weights_sha256"] = teacher_digest(teacher)
         if isinstance(teacher, FrozenTeacher):
             result["teacher"]["checkpoint"] = None if teacher.untrained else teacher.checkpoint
             result["teacher"]["untrained"] = teacher.untrained
@@ -65,9 +69,25 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
     return {"network": type(network).__name__, "parameters": sum(p.numel() for p in network.parameters())}
 
 
+def teacher_digest(teacher: Teacher) -> str:
+    """SHA-256 of the weights of a teacher that is ready; of all its networks if it is an ensemble."""
+    if isinstance(teacher, CachedTeacher):
+        return teacher_digest(teacher.teacher)
+    return digest(getattr(teacher, "network", teacher))
+
+
 def write_result(result: dict[str, Any], path: Path) -> None:
     """Write `result` as JSON, atomically."""
     write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """Return what `write_result` wrote; None where there is no such file, or it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def print_table(result: dict[str, Any]) -> None:
@@ -111,12 +131,13 @@ def write_predictions(batches: Iterable[dict[str, Tensor]], class_names: Sequenc
                 writer.writerow([index, class_names[label], class_names[predicted], f"{share:.6f}"])
 
 
-def _under(prefix: str, logged: dict[str, Any]) -> dict[str, float]:
-    """The metrics whose key starts with `prefix`, as floats, without it."""
-    return {key.removeprefix(prefix): float(value) for key, value in logged.items() if key.startswith(prefix)}
+def _under(prefix: str, logged: dict[str, Any]) -> dict[str, float | None]:
+    """The metrics whose key starts with `prefix`, as floats, without it; None where one is not defined."""
+    values = {key.removeprefix(prefix): float(value) for key, value in logged.items() if key.startswith(prefix)}
+    return {key: None if math.isnan(value) else value for key, value in values.items()}
 
 
-def _cells(metrics: dict[str, float]) -> list[str]:
+def _cells(metrics: dict[str, float | None]) -> list[str]:
     cells = []
     for name in COLUMNS:
         value = metrics.get(name)

@@ -51,6 +51,10 @@ class CachedTeacher(Teacher):
             takes the first that has room.
         max_gib: the largest file that is made.
 
+    Attributes:
+        images_answered: in training, by this process.
+        images_computed: how many of them the teacher itself was asked about.
+
     Raises:
         UsageError: if the teacher learns, or there is no such dtype.
     """
@@ -78,6 +82,7 @@ class CachedTeacher(Teacher):
         self.max_gib = max_gib
         self.file: RowFile | None = None  # where answers are remembered, once training has started
         self._table: ResidentTable | RowFile | None = None
+        self.images_answered = self.images_computed = 0
         self.eval()
 
     def forward(self, batch: Batch) -> Outputs:
@@ -92,7 +97,9 @@ class CachedTeacher(Teacher):
         Raises:
             UsageError: if an answer is out of the range of `dtype`.
         """
+        self.images_answered += len(batch.index)
         if self._table is None:
+            self.images_computed += len(batch.index)
             return self.teacher.teach(batch)
         rows = batch.index * self._num_views + batch.view
         values, missing = self._table.recall(rows)
@@ -101,7 +108,7 @@ class CachedTeacher(Teacher):
         return self._unpack(values.float())
 
     def start(self, student: nn.Module) -> None:
-        """Ask the teacher itself until `remember`: what comes first are blank images."""
+        """Ask the teacher itself until `remember`: what comes first are blank images, which count for nothing."""
         self.file = self._table = None
 
     def remember(self, images: TrainingImages, precision: str, device: torch.device) -> None:
@@ -111,6 +118,7 @@ class CachedTeacher(Teacher):
             UsageError: if the images have endlessly many views, or the answers do not fit into memory or disk.
             IntegrityError: if the teacher does not say what is remembered of it.
         """
+        self.images_answered = self.images_computed = 0
         if self.untrained:
             log.warning("the answers of an untrained teacher are not remembered")
             return
@@ -175,6 +183,7 @@ class CachedTeacher(Teacher):
         assert self._table is not None
         wanted, where = torch.unique(rows[missing], return_inverse=True)  # two members may ask for one view
         sample = missing.new_empty(len(wanted)).scatter_(0, where, missing)
+        self.images_computed += len(wanted)
         outputs = self.teacher.teach(Batch(*(part[sample] for part in batch)))
         exact = self._pack(outputs)
         values = exact.to(self.dtype)

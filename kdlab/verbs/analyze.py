@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kdlab.verbs.arguments import VerbParser
+from kdlab.verbs.arguments import VerbParser, positive_float
 
 if TYPE_CHECKING:
-    from kdlab.analysis import Answers
-    from kdlab.verbs.loaded import LoadedRun
+    from kdlab.analysis import Analysis, Answers
 
 
 def parser() -> VerbParser:
@@ -21,13 +18,14 @@ def parser() -> VerbParser:
         "RUN [--against RUN] [options]",
         "Compare a run's student with its teacher, and with a second student of it: agreement, divergence,\n"
         "calibration, layers (CKA), wrong labels, and where standardized logits mend what plain KL gets wrong. Writes\n"
-        "RUN/analysis/analysis.json and figures. Without --against the second student is the independent one beside\n"
-        "the run, if there is one: same network, same data, no teacher.",
+        "RUN/analysis/analysis.json, logit_standardization.md and figures, and the main figures into RUN/result.json.\n"
+        "Without --against the second student is the independent one beside the run, if there is one: same network,\n"
+        "same data, no teacher.",
         ["runs/digits/logit_matching-seed0",
          "runs/digits/logit_standardization-seed0 --against runs/digits/logit_matching-seed0 --split test"],
     )  # fmt: skip
-    parser.add_argument("run", metavar="RUN", help="folder of the run")
-    parser.add_argument("--against", metavar="RUN", help="folder of a second run on the same data")
+    parser.add_argument("run", metavar="RUN", help="folder of the run, or a checkpoint in it")
+    parser.add_argument("--against", metavar="RUN", help="a second run on the same data")
     parser.add_argument(
         "--split", nargs="+", choices=("test", "val", "train"), default=["test", "train"], help="[test train]"
     )
@@ -35,6 +33,12 @@ def parser() -> VerbParser:
         "--layers", nargs="+", metavar="NAME", default=[],
         help="layers of student or teacher to compare by CKA [those the method taps, else the stages of each network]",
     )  # fmt: skip
+    parser.add_argument(
+        "--temperature", metavar="T", type=positive_float, help="of the softened KL [that of the run's loss, else 4]"
+    )
+    parser.add_argument(
+        "--ddof", type=int, choices=(0, 1), help="of the standardization: 1 sample, 0 population [the run's, else 1]"
+    )
     parser.add_argument("--data_dir", metavar="DIR", help="where the data are, if not where the run found them")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="where to run it [auto]")
     return parser
@@ -50,36 +54,36 @@ def main(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
 
     from kdlab.analysis import analyze
-    from kdlab.atomic import write_text
     from kdlab.messages import set_up_messages
-    from kdlab.verbs.answers import Layers, choose_layers, collect
+    from kdlab.verbs.analysis_files import add_headline, analysis_folder, write_analysis
+    from kdlab.verbs.answers import NO_LAYERS, choose_layers, collect
     from kdlab.verbs.device import find_device
     from kdlab.verbs.independent import find_independent
-    from kdlab.verbs.loaded import load_run
+    from kdlab.verbs.origin import Subject, describe_measurement, loss_settings
     from kdlab.verbs.summary import print_summary
 
     set_up_messages()
     device = find_device(options.accelerator)
-    run = load_run(options.run, options.data_dir)
-    against_path = options.against or find_independent(Path(options.run))
-    against = None if against_path is None else load_run(against_path, options.data_dir)
-    teacher = run.teacher()
-    other_teacher = None if against is None else against.teacher()
-    layers = choose_layers(run, teacher, options.layers)
-    reports: dict[str, Any] = {}
-    folder, drawn = Path(options.run) / "analysis", set[Path]()
+    subject = Subject.load(options.run, options.data_dir)
+    against_path = options.against or find_independent(subject.folder.path)
+    against = None if against_path is None else Subject.load(against_path, options.data_dir)
+    temperature, ddof = loss_settings(subject.run, options.temperature, options.ddof)
+    layers = choose_layers(subject.run, subject.teacher, options.layers)
+    splits: dict[str, Analysis] = {}
     for split in dict.fromkeys(options.split):
-        answers = collect(run, split, teacher, layers, device)
-        others = None if against is None else collect(against, split, other_teacher, Layers((), ()), device)
-        reports[split] = analyze(*_named_apart(answers, others))
-        drawn |= _draw(answers, folder, split)
-    content = {"format": 1, "run": str(options.run), "against": against_path and str(against_path),
-               "origin": _origin(run), "splits": reports}  # fmt: skip
-    write_text(folder / "analysis.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
-    for old in set(folder.glob("*.svg")) - drawn:  # of an earlier analysis, which analysis.json no longer tells of
-        old.unlink()
+        answers = collect(subject.run, split, subject.teacher, layers, device)
+        others = None if against is None else collect(against.run, split, against.teacher, NO_LAYERS, device)
+        splits[split] = analyze(*_named_apart(answers, others), temperature, ddof)
+    # nothing is written before everything is known: what fails leaves the analysis of before as it was
+    origin = subject.origin | describe_measurement(temperature, ddof, device)
+    reports = {split: analysis.as_dict() for split, analysis in splits.items()}
+    content = {"format": 2, "run": str(options.run), "against": against_path and str(against_path), "origin": origin,
+               "origin_against": against and against.origin}  # fmt: skip
+    folder = analysis_folder(subject.run)
+    write_analysis(folder, content, splits, reports)
+    add_headline(subject, splits)
     print_summary(reports)
-    print(f"analysis.json and figures are in {folder}")
+    print(f"analysis.json, logit_standardization.md and figures are in {folder}")
 
 
 def _named_apart(first: Answers, second: Answers | None) -> tuple[Answers, Answers | None]:
@@ -89,29 +93,3 @@ def _named_apart(first: Answers, second: Answers | None) -> tuple[Answers, Answe
     if second is not None and first.name == second.name:
         second = replace(second, name=f"{second.name} (against)")
     return first, second
-
-
-def _origin(run: LoadedRun) -> dict[str, Any]:
-    """What the analysed student is."""
-    return {
-        "method": type(run.method).__name__,
-        "student": type(run.method.student).__name__,
-        "epoch": run.card.get("epoch"),
-        "data": type(run.data).__name__,
-        "label_noise": run.data.label_noise,
-    }
-
-
-def _draw(answers: Answers, folder: Path, split: str) -> set[Path]:
-    """Write the figures, the same bytes for the same answers, and return their paths."""
-    import matplotlib
-
-    from kdlab.analysis.figures import draw_all
-    from kdlab.atomic import atomic_write
-
-    figures = {folder / f"{split}_{name}.svg": figure for name, figure in draw_all(answers).items()}
-    with matplotlib.rc_context({"svg.hashsalt": "kdlab"}):
-        for path, figure in figures.items():
-            with atomic_write(path) as part:
-                figure.savefig(part, format="svg", metadata={"Date": None})
-    return set(figures)

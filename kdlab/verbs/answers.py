@@ -5,7 +5,7 @@ Shapes: N images in the split, M of them with features, B in a batch, C channels
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.analysis import Answers
+from kdlab.data import ImageData
+from kdlab.data.split import Split
 from kdlab.errors import KDLabError, UsageError
 from kdlab.models.taps import Taps, layer_names
-from kdlab.profiling.isolation import bare_copy, noise_batch, noise_image
+from kdlab.profiling.isolation import noise_batch, noise_image
 from kdlab.teachers import CachedTeacher, EMATeacher, FrozenTeacher, Teacher
 from kdlab.types import Batch
 from kdlab.verbs.loaded import LoadedRun
@@ -34,6 +36,9 @@ class Layers:
     teacher: tuple[str, ...]
 
 
+NO_LAYERS = Layers((), ())
+
+
 @torch.inference_mode()
 def collect(run: LoadedRun, split: SplitName, teacher: Teacher | None, layers: Layers, device: torch.device) -> Answers:
     """Ask student and teacher about every image of a split, seen as it is.
@@ -49,20 +54,15 @@ def collect(run: LoadedRun, split: SplitName, teacher: Teacher | None, layers: L
         UsageError: if the split is empty.
         IntegrityError: if the data are missing or damaged.
     """
-    data = run.data
-    data.prepare_data()
-    loaders = {"test": data.test_dataloader, "val": data.val_dataloader, "train": data.plain_train_dataloader}
-    images = {"test": data.test_split, "val": data.val_split, "train": data.train_split}[split]
-    if not len(images):
-        raise UsageError(f"the {split} split of {run.name} is empty (val_fraction {data.val_fraction:g}); name another")
+    run.data.prepare_data()
+    images = _split_of(run, split)
     student = Taps(run.method.student.to(device), layers.student)
     if teacher is not None:
         teacher.to(device)
         if layers.teacher:
             teacher.tap(layers.teacher)
     asked_student, asked_teacher = _Collected(layers.student), _Collected(layers.teacher)
-    for batch in cast("Iterable[Batch]", loaders[split]()):
-        seen = data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
+    for seen in _batches(run.data, split, device):
         asked_student.add(*student(seen.image)[:2])
         if teacher is not None:
             asked_teacher.add(*teacher(seen)[:2])
@@ -75,8 +75,26 @@ def collect(run: LoadedRun, split: SplitName, teacher: Teacher | None, layers: L
         student_features=asked_student.first(shown),
         teacher_features=asked_teacher.first(shown),
         training_labels=images.labels if split == "train" else None,
-        class_names=data.class_names,
+        class_names=run.data.class_names,
+        index=images.index,
     )
+
+
+def _split_of(run: LoadedRun, split: SplitName) -> Split:
+    data = run.data
+    images = {"test": lambda: data.test_split, "val": lambda: data.val_split, "train": lambda: data.train_split}[
+        split
+    ]()
+    if not len(images):
+        raise UsageError(f"the {split} split of {run.name} is empty (val_fraction {data.val_fraction:g}); name another")
+    return images
+
+
+def _batches(data: ImageData, split: SplitName, device: torch.device) -> Iterator[Batch]:
+    """The images of a split in the order of the file, as networks read them."""
+    loaders = {"test": data.test_dataloader, "val": data.val_dataloader, "train": data.plain_train_dataloader}
+    for batch in cast("Iterable[Batch]", loaders[split]()):
+        yield data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
 
 
 @dataclass
@@ -121,7 +139,7 @@ def choose_layers(run: LoadedRun, teacher: Teacher | None, asked: Sequence[str] 
     if network is None:
         if asked:
             raise UsageError(f"{run.name} has no teacher with layers to compare; leave --layers out")
-        return Layers((), ())
+        return NO_LAYERS
     student = run.method.student
     if asked:
         own, other = (set(layer_names(part)) for part in (student, network))
@@ -141,20 +159,21 @@ def choose_layers(run: LoadedRun, teacher: Teacher | None, asked: Sequence[str] 
 def stages(network: nn.Module, run: LoadedRun) -> tuple[str, ...]:
     """Return the parts of a network, from the input to the output, whose features can be tapped.
 
-    Those are the children with parameters of the outermost module that has several, as far as each runs once.
+    Those are the children with parameters of the outermost module that has several, as far as each runs once. The
+    network answers some noise in eval mode, which changes nothing in it.
     """
     path, module = "", network
     while len(children := list(module.named_children())) == 1:
         path, module = f"{path}{children[0][0]}.", children[0][1]
     found = []
     with torch.no_grad():
-        copied = bare_copy(network)
-        images = noise_batch(noise_image(copied, run.data.image_shape), 2)
+        network.eval()
+        images = noise_batch(noise_image(network, run.data.image_shape), 2)
         for name, child in children:
             if next(child.parameters(), None) is None:
                 continue
             try:
-                feature = Taps(copied, [f"{path}{name}"])(images).features[f"{path}{name}"]
+                feature = Taps(network, [f"{path}{name}"])(images).features[f"{path}{name}"]
             except KDLabError:  # it runs twice, returns no tensor, or is overwritten
                 continue
             if feature.dim() >= 2 and len(feature) == len(images):

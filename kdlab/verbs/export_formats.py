@@ -31,10 +31,12 @@ class ExportFormat(Protocol):
     Attributes:
         suffix: of the file's name.
         engine: what runs it; None where that is PyTorch with the network's own code.
+        packages: beside PyTorch that write or run it; their versions are recorded.
     """
 
     suffix: ClassVar[str]
     engine: ClassVar[str | None]
+    packages: ClassVar[tuple[str, ...]]
 
     def check_installed(self) -> None:
         """See that the packages are there.
@@ -49,12 +51,16 @@ class ExportFormat(Protocol):
     def read(self, path: Path, network: nn.Module) -> Run:
         """Return what runs the file, on as many threads as torch; nothing of `network` but its architecture counts."""
 
+    def opset(self, path: Path) -> int | None:
+        """Return the version of ONNX's operators that the file needs; None where it is no ONNX file."""
+
 
 class Safetensors:
     """Weights alone: the reader brings the network's class."""
 
     suffix: ClassVar[str] = ".safetensors"
     engine: ClassVar[str | None] = None
+    packages: ClassVar[tuple[str, ...]] = ("safetensors",)
 
     def check_installed(self) -> None:
         """Nothing more is needed."""
@@ -72,12 +78,17 @@ class Safetensors:
         load_weights(copied, path)
         return copied
 
+    def opset(self, path: Path) -> int | None:
+        """See `ExportFormat.opset`."""
+        return None
+
 
 class TorchExport:
     """torch.export's archive: graph and weights, run by PyTorch without the network's code."""
 
     suffix: ClassVar[str] = ".pt2"
     engine: ClassVar[str | None] = "torch.export"
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def check_installed(self) -> None:
         """Nothing more is needed."""
@@ -96,12 +107,17 @@ class TorchExport:
             module: Run = torch.export.load(path).module()
         return module
 
+    def opset(self, path: Path) -> int | None:
+        """See `ExportFormat.opset`."""
+        return None
+
 
 class ONNX:
     """One ONNX file, weights inside, for onnxruntime and other engines."""
 
     suffix: ClassVar[str] = ".onnx"
     engine: ClassVar[str | None] = "onnxruntime"
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
 
     def check_installed(self) -> None:
         """See that the packages of the extra are there.
@@ -109,7 +125,7 @@ class ONNX:
         Raises:
             UsageError: if one is missing.
         """
-        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
             raise UsageError(f"export to ONNX needs {', '.join(missing)}; install them: pip install 'kdlab[export]'")
 
@@ -135,6 +151,13 @@ class ONNX:
             return torch.from_numpy(session.run([OUTPUT], {INPUT: image.numpy()})[0])
 
         return run
+
+    def opset(self, path: Path) -> int | None:
+        """See `ExportFormat.opset`."""
+        import onnx
+
+        imports = onnx.load(path, load_external_data=False).opset_import
+        return next(int(entry.version) for entry in imports if entry.domain in ("", "ai.onnx"))
 
 
 FORMATS: Mapping[str, ExportFormat] = {"safetensors": Safetensors(), "torch_export": TorchExport(), "onnx": ONNX()}

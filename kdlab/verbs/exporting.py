@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 import kdlab
 from kdlab.atomic import atomic_write
 from kdlab.errors import KDLabError, NumericalError, UsageError
-from kdlab.profiling.isolation import bare_copy, describe_device
-from kdlab.profiling.timing import Case, distribution, time_cases
+from kdlab.profiling.isolation import bare_copy
 from kdlab.types import Batch
 from kdlab.verbs.export_formats import ExportFormat, Run
 from kdlab.verbs.loaded import LoadedRun
@@ -26,6 +28,12 @@ from kdlab.weights import digest
 
 COMPARED_IMAGES = 512
 BATCHES = (1, 7, 128)  # in turn: the batch size of the file must be free
+# pre-hooks that compute a weight from others -> what makes the result a plain weight
+COMPUTING: dict[type, str] = {
+    SpectralNorm: "torch.nn.utils.remove_spectral_norm",
+    WeightNorm: "torch.nn.utils.remove_weight_norm",
+    BasePruningMethod: "torch.nn.utils.prune.remove",
+}
 
 
 @dataclass(frozen=True)
@@ -44,34 +52,62 @@ class Parity:
 
 
 def export(run: LoadedRun, file_format: ExportFormat, out: Path, tolerance: float) -> Parity:
-    """Write the student of `run` to `out`, if the file answers as the original does; otherwise write nothing.
+    """Write the student of `run` to `out`, if the file answers as the student itself does; otherwise write nothing.
 
     Raises:
         UsageError: if the network cannot be exported to this format.
         NumericalError: if a logit differs by more than `tolerance`.
     """
-    network, images = bare_copy(run.method.student), real_images(run)
+    original, images = run.method.student.eval(), real_images(run)
+    copied = copy_without_hooks(original)
     with tempfile.TemporaryDirectory(prefix="kdlab-export-") as folder:
         made = Path(folder) / out.name
         try:
-            file_format.write(network, images[:2], describe(run), made)
+            file_format.write(copied, images[:2], describe(run), made)
         except (KDLabError, OSError):
             raise
         except Exception as error:  # the exporters raise what they like
             raise UsageError(
-                f"{type(network).__name__} cannot be exported to {file_format.suffix}: "
-                f"{str(error).strip().partition(chr(10))[0]}; try another --format"
+                f"{type(original).__name__} cannot be exported to {file_format.suffix}: "
+                f"{_first_line(error)}; try another --format"
             ) from error
-        parity = compare(network, file_format.read(made, network), images)
+        # with the student itself: a copy has lost the same hooks as the file
+        parity = compare(original, file_format.read(made, copied), images)
         if not parity.max_difference <= tolerance:  # NaN is no equality either
             raise NumericalError(
-                f"the exported {type(network).__name__} differs from the original by up to {parity.max_difference:.2e} "
-                f"on {parity.images} test images, the tolerance is {tolerance:g}; nothing was written. "
-                "Look for operators that the format computes otherwise, or raise --tolerance"
+                f"the exported {type(original).__name__} differs from the original by up to "
+                f"{parity.max_difference:.2e} on {parity.images} test images, the tolerance is {tolerance:g}; nothing "
+                "was written. Look for hooks, which no file holds, and for operators that the format computes "
+                "otherwise, or raise --tolerance"
             )
         with atomic_write(out) as part:
             shutil.copyfile(made, part)
     return parity
+
+
+def copy_without_hooks(network: nn.Module) -> nn.Module:
+    """Return a copy of a network that computes nothing outside its forward passes.
+
+    Raises:
+        UsageError: if hooks compute its weights, or it cannot be copied.
+    """
+    for path, module in network.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            remedy = next((function for kind, function in COMPUTING.items() if isinstance(hook, kind)), None)
+            if remedy is not None:
+                name = getattr(hook, "_tensor_name", None) or getattr(hook, "name", "weight")
+                raise UsageError(
+                    f"layer {path or '(the network itself)'} of {type(network).__name__} computes its {name} in a hook "
+                    f"before each pass, which no file holds; make it a plain parameter with {remedy}(layer, '{name}'), "
+                    "or use torch.nn.utils.parametrizations in the network"
+                )
+    try:
+        return bare_copy(network)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{type(network).__name__} cannot be copied, as exporting needs: {_first_line(error)}; keep only "
+            "parameters and buffers as its tensors"
+        ) from error
 
 
 @torch.inference_mode()
@@ -125,24 +161,5 @@ def describe(run: LoadedRun) -> dict[str, Any]:
     }
 
 
-def compare_speed(run: LoadedRun, file_format: ExportFormat, path: Path, batch_size: int, seconds: float) -> list[str]:
-    """Time the file and the original in turns, and say so in one line per batch size; nothing without an engine."""
-    if file_format.engine is None:
-        return []
-    images, network = real_images(run), bare_copy(run.method.student)
-    exported = file_format.read(path, network)
-    cases: dict[tuple[str, int], Case] = {}
-    for size in dict.fromkeys((1, batch_size)):
-        batch = images[torch.arange(size) % len(images)]
-        for name, answer in (("eager", network), (file_format.engine, exported)):
-            cases[name, size] = Case(lambda answer=answer, batch=batch: answer(batch))  # type: ignore[misc]
-    with torch.inference_mode():
-        time_cases(list(cases.values()), seconds)
-    lines = []
-    for size in dict.fromkeys(size for _, size in cases):
-        engine, eager = (distribution(cases[name, size].rounds) for name in (file_format.engine, "eager"))
-        lines.append(
-            f"batch {size}: {engine.p50:.3f} ms in {file_format.engine} (spread {engine.spread:.3f}), "
-            f"{eager.p50:.3f} ms eager (spread {eager.spread:.3f}), p50 on {describe_device(torch.device('cpu'))}"
-        )
-    return lines
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

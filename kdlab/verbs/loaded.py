@@ -22,6 +22,8 @@ from kdlab.yaml_check import check_yaml
 
 log = logging.getLogger(__name__)
 
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth")
+
 # where and how the run was trained says nothing of what it is
 _ANYWHERE = (
     "--profile=false", "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto",
@@ -40,6 +42,7 @@ class LoadedRun:
         card: what the weights say of themselves; empty for a config.
         folder: of the run; None for a config.
         config: the resolved config.
+        weights: the file that the student's weights are from; None for a config.
     """
 
     name: str
@@ -48,6 +51,12 @@ class LoadedRun:
     card: Card
     folder: RunFolder | None
     config: dict[str, Any]
+    weights: Path | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether these are the weights that the run's protocol names, those of its result.json."""
+        return self.folder is not None and self.weights == self.folder.student
 
     def teacher(self) -> Teacher | None:
         """Return the teacher with its weights; None where the run has none or its weights are not there (logged)."""
@@ -66,33 +75,56 @@ class LoadedRun:
 
 
 def load_run(path: Path | str, data_dir: str | None = None) -> LoadedRun:
-    """Build the method and data of a run and load the student that its protocol names.
+    """Build the method and data of a run and load its student.
 
     Args:
-        path: the run's folder.
+        path: the run's folder, for the student that its protocol names, or a file of weights in it, for those.
         data_dir: folder of the data sets, where it is not the one of the training any more.
 
     Raises:
-        UsageError: if it is no run's folder.
+        UsageError: if it is neither.
         IntegrityError: if the student's weights are missing, damaged, or of another network.
     """
-    folder = RunFolder(path)
-    if not folder.config.is_file():
-        raise UsageError(
-            f"{path} is no run: it holds no config.yaml; give a folder that `fit` wrote, runs/<experiment>/<name>"
-        )
-    if not folder.student.is_file():
+    folder = find_folder(Path(path))
+    weights = folder.student if Path(path).is_dir() else Path(path)
+    if not weights.is_file():
         raise IntegrityError(
             f"the run in {path} has no student.safetensors: it has not ended; continue it with: "
-            f"python -m kdlab fit --config {folder.config} --ckpt_path {folder.last}"
+            f"python -m kdlab fit --config {folder.config} --ckpt_path {folder.last}, or name one of its checkpoints"
         )
     cli = _build(folder.config, data_dir)
-    card = load_weights(cli.model.student, folder.student)
+    card = load_weights(cli.model.student, weights)
     changes = differences(card["config"], science(cli.resolved)) if "config" in card else []
     if changes:
-        log.warning("%s was trained with another config: %s", folder.student, "; ".join(changes))
+        log.warning("%s was trained with another config: %s", weights, "; ".join(changes))
     name = folder.path.resolve().name
-    return LoadedRun(name, cli.model.eval(), cli.datamodule, card, folder, cli.resolved)
+    if weights.resolve() == folder.student.resolve():
+        weights = folder.student
+    else:
+        name = f"{name}/{weights.resolve().relative_to(folder.path.resolve()).as_posix()}"
+    return LoadedRun(name, cli.model.eval(), cli.datamodule, card, folder, cli.resolved, weights)
+
+
+def find_folder(path: Path) -> RunFolder:
+    """Return the run that `path` is, or that the file at `path` lies in.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if not path.is_file():
+        if (path / "config.yaml").is_file():
+            return RunFolder(path)
+        raise UsageError(
+            f"{path} is no run: it holds no config.yaml; give a folder that `fit` wrote, runs/<experiment>/<name>, "
+            "or a file of weights in it"
+        )
+    for parent in (*path.parents[:2], *path.resolve().parents[:2]):
+        if (parent / "config.yaml").is_file() and path.suffix in WEIGHTS:
+            return RunFolder(parent)
+    raise UsageError(
+        f"{path} is no file of weights ({', '.join(WEIGHTS)}) in a run's folder, so its network is not known; "
+        "give the run's folder"
+    )
 
 
 def load_config(name: str) -> LoadedRun:

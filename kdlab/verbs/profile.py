@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdlab.errors import UsageError
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from kdlab.verbs.targets import Target
 
 DEFAULT_DATA = "CIFAR100"
-VARIANTS = ("eager", "bf16", "compiled", "compiled_bf16")
+VARIANTS = ("eager", "autocast_bf16", "bf16", "compiled", "compiled_bf16")
 
 
 def parser() -> VerbParser:
@@ -40,6 +42,7 @@ def parser() -> VerbParser:
         "--seconds", metavar="S", type=positive_float, default=1.0, help="to time each batch size of each network [1]"
     )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["eager"], help="ways to run it [eager]")
+    parser.add_argument("--thop_style", action="store_true", help="also count MACs as the thop package does")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="where to run it [auto]")
     parser.add_argument("--threads", metavar="n", type=positive_int, help="of torch on the processor")
     parser.add_argument("--format", choices=("table", "json", "csv", "markdown"), default="table", help="[table]")
@@ -55,6 +58,8 @@ def main(arguments: Sequence[str]) -> None:
         IntegrityError: if a run's weights are missing or damaged.
     """
     options = parser().parse_args(arguments)
+    if options.out:
+        _check_file(Path(options.out))
     if options.data and (options.image_shape or options.num_classes):
         raise UsageError("--data has a shape and classes of its own; leave --image_shape and --num_classes out")
 
@@ -73,17 +78,28 @@ def main(arguments: Sequence[str]) -> None:
         images = Images.of_data(options.data or DEFAULT_DATA)
     with _threads(options.threads):
         targets = _named_apart([find_target(text, images) for text in options.targets])
-        costs = measure(targets, device, options.batch_size, options.seconds, tuple(dict.fromkeys(options.variants)))
+        variants = tuple(dict.fromkeys(options.variants))
+        costs = measure(targets, device, options.batch_size, options.seconds, variants, options.thop_style)
         text = {
-            "table": lambda: shown.as_table(costs, options.batch_size, device),
-            "markdown": lambda: shown.as_markdown(costs, options.batch_size, device),
-            "csv": lambda: shown.as_csv(costs),
+            "table": lambda: shown.as_table(costs, device, to_screen=options.out is None),
+            "markdown": lambda: shown.as_markdown(costs, device),
+            "csv": lambda: shown.as_csv(costs, device),
             "json": lambda: shown.as_json(costs, device),
         }[options.format]()
     if options.out:
         write_text(options.out, text)
     else:
         sys.stdout.write(text)
+
+
+def _check_file(path: Path) -> None:
+    """See that a file can be written, before minutes are spent on what shall stand in it."""
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder; name a file in it, for example {path / 'profile.txt'}")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        what = "is no folder" if not above.is_dir() else "may not be written to"
+        raise UsageError(f"--out {path} cannot be written: {above} {what}; choose another file")
 
 
 def _named_apart(targets: list[Target]) -> list[Target]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,12 @@ import kdlab.models
 from kdlab.config_checks import import_class, network_slots
 from kdlab.errors import KDLabError, UsageError
 from kdlab.parser import KDLabParser, brief, did_you_mean, find_config
+from kdlab.run.folder import RunFolder
 from kdlab.verbs.loaded import LoadedRun, load_config, load_run
+from kdlab.weights import load_weights
 from kdlab.yaml_check import check_yaml
+
+log = logging.getLogger(__name__)
 
 CALL = re.compile(r"^([A-Za-z_][\w.]*)(?:\((.*)\))?$", re.DOTALL)  # ResNet20, WRN(depth=16,width=2)
 COMMA = re.compile(r",(?=\s*\w+\s*=)")  # between arguments, not inside {img_size: 32, patch_size: 4}
@@ -59,7 +64,7 @@ class Target:
 
     Attributes:
         name: as the user called it.
-        network: in eval mode.
+        network: in eval mode, on the processor.
         image_shape: (C, H, W) that it reads.
     """
 
@@ -98,12 +103,9 @@ def _run(text: str) -> LoadedRun | None:
     """The run or config that is meant, if one is."""
     path = Path(text)
     if path.is_dir():
-        return load_run(path)
+        return _run_in(path)
     if path.suffix in (".safetensors", ".ckpt", ".pt", ".pth"):
-        folder = next((parent for parent in path.resolve().parents[:2] if (parent / "config.yaml").is_file()), None)
-        if folder is None:
-            raise UsageError(f"{text} lies in no run's folder, so its network is not known; name the network's class")
-        return load_run(folder)
+        return _run_of_weights(path)
     if _class_named(text) is not None:
         return None
     try:
@@ -122,6 +124,25 @@ def _run(text: str) -> LoadedRun | None:
     return None
 
 
+def _run_in(path: Path) -> LoadedRun:
+    """The run in a folder; of one that has not ended, the architecture, which is what costs."""
+    folder = RunFolder(path)
+    if folder.student.is_file() or not folder.config.is_file():
+        return load_run(path)
+    log.warning("the run in %s has not ended; its network is profiled with random weights", path)
+    return load_config(str(folder.config))
+
+
+def _run_of_weights(file: Path) -> LoadedRun:
+    """The run that a file of weights lies in, with the weights of that very file."""
+    folder = next((parent for parent in file.resolve().parents[:2] if (parent / "config.yaml").is_file()), None)
+    if folder is None:
+        raise UsageError(f"{file} lies in no run's folder, so its network is not known; name the network's class")
+    run = load_config(str(folder / "config.yaml"))
+    load_weights(run.method.student, file)
+    return run
+
+
 def _class_named(text: str) -> type | None:
     """The class that `text` calls, by its name in kdlab.models or its import path."""
     match = CALL.match(text)
@@ -133,8 +154,11 @@ def _class_named(text: str) -> type | None:
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
-    except ImportError:
-        return None
+    except (Exception, SystemExit) as error:  # a module of one's own may raise anything when it is imported
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            return None  # there is no such module
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise UsageError(f"{module} cannot be imported: {reason}; mend it, or name another class") from error
     return found if isinstance(found, type) else None
 
 

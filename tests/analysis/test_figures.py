@@ -9,9 +9,8 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
-from kdlab.analysis import Answers, Calibration, CKAMatrix, Confusion, SampleDivergences
+from kdlab.analysis import Answers, Calibration, CKAMatrix, Confusion, SampleDivergences, analyze
 from kdlab.analysis import figures as draw
-from kdlab.errors import UsageError
 
 
 def render(figure):
@@ -33,19 +32,21 @@ def confusions(made):
 
 
 @pytest.fixture
-def answers(made):
-    return Answers("distilled", made.student, made.labels, made.teacher, made.features, made.features)
+def analysis(made):
+    run = Answers("distilled", made.student, made.labels, made.teacher, made.features, made.features)
+    return analyze(run, Answers("independent", made.other, made.labels))
 
 
-def test_every_figure_is_ten_centimetres_wide_has_labelled_axes_and_says_n(answers):
-    figures = draw.draw_all(answers)
+def test_every_figure_is_ten_centimetres_wide_has_labelled_axes_and_says_n(analysis):
+    figures = draw.draw_all(analysis)
     assert set(figures) == {
         "reliability_student", "reliability_teacher", "confusion", "accuracy_by_class", "kl_by_sample", "cka",
+        "mismatches",
     }  # fmt: skip
     for figure in figures.values():
         assert figure.get_size_inches()[0] * 2.54 == pytest.approx(10)
         texts = render(figure)
-        assert any("n = 200" in text for text in texts)
+        assert any("n = 200" in text for text in [*texts, figure.get_suptitle()])
         shared = [axis for axis in figure.axes if axis.get_subplotspec() and axis.get_subplotspec().is_last_row()]
         assert all(axis.get_xlabel() for axis in shared if axis.get_label() != "<colorbar>")
         assert figure.axes[0].get_ylabel()
@@ -55,7 +56,8 @@ def test_every_figure_is_ten_centimetres_wide_has_labelled_axes_and_says_n(answe
 
 
 def test_without_teacher_and_layers_only_the_students_reliability_is_drawn(made):
-    assert list(draw.draw_all(Answers("alone", made.student, made.labels))) == ["reliability_student"]
+    alone = analyze(Answers("alone", made.student, made.labels))
+    assert list(draw.draw_all(alone)) == ["reliability_student"]
 
 
 def test_the_reliability_bars_are_the_accuracies_of_the_bins(made):
@@ -120,29 +122,45 @@ def test_the_heat_map_writes_values_and_leaves_constant_layers_empty(made):
 def test_a_split_without_samples_can_be_drawn(nothing):
     logits, labels = nothing
     features = {"a": np.zeros((0, 3))}
-    for figure in draw.draw_all(Answers("empty", logits, labels, logits, features, features)).values():
-        assert any("n = 0" in text for text in render(figure))
+    empty = Answers("empty", logits, labels, logits, features, features)
+    for figure in draw.draw_all(analyze(empty, empty)).values():
+        assert any("n = 0" in text for text in [*render(figure), figure.get_suptitle()])
 
 
-def test_wrong_answers_are_an_error_before_anything_is_drawn(made):
-    with pytest.raises(UsageError, match="labels has 199 entries"):
-        draw.draw_all(Answers("wrong", made.student, made.labels[1:]))
+def test_right_and_wrong_students_stand_against_each_other_before_and_after(made):
+    first, second = (SampleDivergences.from_logits(z, made.teacher, made.labels) for z in (made.student, made.other))
+    figure = draw.right_against_wrong(first, second, ("distilled", "independent"))
+    assert figure.get_suptitle() == "distilled and independent, n = 200"
+    one_right = np.flatnonzero((first.answer == made.labels) != (second.answer == made.labels))
+    for axis, name, kl in zip(figure.axes, ("plain", "standardized"), ("kl", "kl_standardized"), strict=True):
+        expected = []
+        for i in one_right:
+            good, bad = (first, second) if first.answer[i] == made.labels[i] else (second, first)
+            expected.append((getattr(good, kl)[i], getattr(bad, kl)[i]))
+        above, below = (np.asarray(points.get_offsets()) for points in axis.collections)
+        shown = sorted(map(tuple, [*above, *below]))
+        np.testing.assert_allclose(shown, sorted((max(r, 1e-4), max(w, 1e-4)) for r, w in expected))
+        wrong_nearer = sum(wrong < right for right, wrong in expected)
+        assert len(below) == wrong_nearer > 0
+        assert (below[:, 1] < below[:, 0]).all()
+        assert axis.get_title() == f"{name} logits\nmismatches: {wrong_nearer} of {len(one_right)}"
+        render(figure)
 
 
-def test_matplotlib_settings_are_left_as_they_were(answers):
+def test_matplotlib_settings_are_left_as_they_were(analysis):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    draw.draw_all(answers)
+    draw.draw_all(analysis)
     assert dict(matplotlib.rcParams) == before
 
 
 def test_matplotlib_is_imported_by_the_first_figure_and_pyplot_never():
     code = """
 import io, sys, numpy as np
-from kdlab.analysis import Answers, figures
+from kdlab.analysis import Answers, analyze, figures
 print([name for name in ("matplotlib", "lightning", "torchmetrics", "sklearn") if name in sys.modules])
-drawn = figures.draw_all(Answers("a", 5 * np.eye(3), np.arange(3), 9 * np.eye(3)))
+drawn = figures.draw_all(analyze(Answers("a", 5 * np.eye(3), np.arange(3), 9 * np.eye(3))))
 drawn["confusion"].savefig(io.BytesIO(), format="png")
 print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
 """

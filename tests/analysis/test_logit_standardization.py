@@ -8,6 +8,8 @@ from scipy import stats
 
 from kdlab.analysis import SampleDivergences, StandardizationSummary, standardize
 from kdlab.errors import UsageError
+from kdlab.losses import StandardizedSoftTargets
+from kdlab.losses.standardized import standardize as standardize_in_training
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
@@ -29,6 +31,19 @@ def test_a_constant_row_gives_exact_zeros(value, eps):
     rows = np.array([[value] * 7, [1.0, 2, 3, 4, 5, 6, 7]])
     assert (standardize(rows, eps=eps)[0] == 0).all()
     assert (standardize(rows, eps=eps)[1] != 0).any()
+
+
+@pytest.mark.parametrize("eps", [1e-7, 0.5])
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_analysis_and_training_standardize_alike(made, ddof, eps):
+    logits = made.student.copy()
+    logits[3] = 1e5 / 3  # a constant row
+    trained = standardize_in_training(torch.from_numpy(logits), ddof, eps).numpy()
+    np.testing.assert_allclose(standardize(logits, ddof, eps), trained, rtol=1e-12, atol=1e-14)
+    samples = SampleDivergences.from_logits(logits, made.teacher, made.labels, temperature=2.0, ddof=ddof)
+    loss = StandardizedSoftTargets(temperature=2.0, ddof=ddof)
+    trained = loss(torch.from_numpy(logits), torch.from_numpy(made.teacher))
+    assert samples.kl_standardized.mean() == pytest.approx(float(trained) / 2.0**2, rel=1e-10)
 
 
 def test_another_ddof_is_an_error():
@@ -69,6 +84,22 @@ def test_the_summary_averages_over_the_split(made):
     assert summary.correct == (made.student.argmax(1) == made.labels).sum()
     assert summary.accuracy == summary.correct / 200
     assert summary.undefined == {}
+
+
+def test_the_summary_tells_right_answers_from_wrong_ones(made):
+    samples = SampleDivergences.from_logits(made.student, made.teacher, made.labels)
+    summary = StandardizationSummary.of("distilled", samples)
+    right = [i for i in range(200) if made.student[i].argmax() == made.labels[i]]
+    for part, chosen in ((summary.right, right), (summary.wrong, sorted(set(range(200)) - set(right)))):
+        assert part.n == part.correlated == len(chosen) > 0
+        assert part.kl == pytest.approx(sum(samples.kl[i] for i in chosen) / len(chosen))
+        assert part.kl_standardized == pytest.approx(sum(samples.kl_standardized[i] for i in chosen) / len(chosen))
+        expected = [stats.spearmanr(made.student[i], made.teacher[i]).statistic for i in chosen]
+        assert part.spearman == pytest.approx(np.mean(expected))
+        assert part.undefined == {}
+    perfect = StandardizationSummary.of("p", SampleDivergences.from_logits(3 * np.eye(3), 2 * np.eye(3), np.arange(3)))
+    assert perfect.wrong.kl is None
+    assert set(perfect.wrong.undefined.values()) == {"every sample is answered correctly"}
 
 
 def test_a_student_that_says_nothing_has_no_correlation():

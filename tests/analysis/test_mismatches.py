@@ -30,6 +30,16 @@ def test_the_toy_example_is_one_mismatch_that_is_mended():
     assert round(case.kl_standardized_wrong, 4) == 0.1347
     assert case.kl_standardized_right == pytest.approx(0, abs=1e-9)  # eps moves it by less
     assert (case.spearman_right, case.spearman_wrong) == (pytest.approx(1), pytest.approx(0.8))
+    assert mismatches.undefined == {"cases": "positions in the data set's file are not given"}
+
+
+def test_a_case_is_found_again_in_the_file():
+    measured = [
+        SampleDivergences.from_logits(np.array([TEACHER, row]), np.array([TEACHER] * 2), np.array([1, 1]))
+        for row in (WRONG, RIGHT)
+    ]
+    mismatches = Mismatches.between(*measured, NAMES, file_index=np.array([40, 1700]))
+    assert [(case.index, case.file_index) for case in mismatches.cases] == [(1, 1700)]
     assert mismatches.undefined == {}
 
 
@@ -139,7 +149,7 @@ def test_a_constant_row_in_a_case_has_no_rank_correlation_and_says_so():
     (case,) = mismatches.cases
     assert (case.right_student, case.spearman_right) == ("first", None)
     assert case.spearman_wrong is not None
-    assert mismatches.undefined == {"cases": "a row of equal logits has no rank correlation"}
+    assert mismatches.undefined["cases"].endswith("; a row of equal logits has no rank correlation")
 
 
 def test_a_split_without_samples_has_no_cases_and_says_why(nothing):

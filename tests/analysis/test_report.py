@@ -16,19 +16,33 @@ from kdlab.analysis import (
     Fidelity,
     Mismatches,
     SampleDivergences,
-    analyze,
+    headline,
 )
-from kdlab.analysis.report import as_plain_data
+from kdlab.analysis import analyze as analysis_of
+from kdlab.analysis.plain import as_plain_data
 from kdlab.errors import UsageError
 
 KEYS = [
     "name", "n", "num_classes", "class_names", "calibration", "confusion", "denoising", "fidelity",
-    "confusion_difference", "logit_standardization", "cka", "toy_examples", "comparison", "undefined",
+    "confusion_difference", "logit_standardization", "cka", "comparison", "undefined",
 ]  # fmt: skip
 COMPARISON_KEYS = [
     "students", "teacher_of", "teacher_difference", "paired", "calibration", "fidelity", "logit_standardization",
     "undefined",
 ]  # fmt: skip
+
+
+HEADLINE_KEYS = [
+    "n", *(f"{role}_{name}" for role in ("student", "teacher")
+           for name in ("accuracy", "nll", "brier", "ece", "optimal_temperature")),
+    "agreement", "kl", "kl_softened", "temperature", "same_wrong_rate", "spearman", "pearson", "kl_standardized", "ddof",
+    "cka_last_layers", "noise_corrected_rate", "noise_memorised_rate", "against", "one_right", "mismatches", "mended",
+    "mended_rate", "created",
+]  # fmt: skip
+
+
+def analyze(*args, **options):
+    return analysis_of(*args, **options).as_dict()
 
 
 @pytest.fixture
@@ -42,6 +56,7 @@ def run(made):
         teacher_features={"early": made.features["early"][:50], "late": made.features["late"][:50]},
         training_labels=np.where(np.arange(200) < 20, (made.labels + 1) % 7, made.labels),
         class_names=tuple("abcdefg"),
+        index=torch.arange(200) + 1000,
     )
 
 
@@ -83,7 +98,6 @@ def test_the_report_holds_the_numbers_of_its_parts(run, made):
     assert report["logit_standardization"]["kl"] == pytest.approx(fidelity.kl)
     assert report["cka"] == as_plain_data(CKAMatrix.from_features(run.student_features, run.teacher_features))
     assert report["cka"]["n"] == 50
-    assert report["toy_examples"]["4 classes"][0]["kl"] == pytest.approx(0.1749, abs=5e-5)
     assert list(report["undefined"]) == ["comparison"]
 
 
@@ -98,7 +112,7 @@ def test_the_comparison_measures_both_students_with_the_same_teacher(run, second
         assert comparison["calibration"][i]["nll"] == Calibration.from_logits(student, made.labels).nll
         assert comparison["logit_standardization"]["summary"][i]["student"] == comparison["students"][i]
     measured = [SampleDivergences.from_logits(z, made.teacher, made.labels) for z in (made.student, made.other)]
-    expected = as_plain_data(Mismatches.between(*measured, ("distilled", "independent")))
+    expected = as_plain_data(Mismatches.between(*measured, ("distilled", "independent"), np.arange(200) + 1000))
     assert comparison["logit_standardization"]["mismatches"] == expected
     assert expected["mismatches"] == len(expected["cases"]) > 0
     paired = comparison["paired"]
@@ -133,17 +147,21 @@ def test_ddof_reaches_the_standardization(run, second):
 def reports(run, second, nothing):
     logits, labels = nothing
     empty = Answers("empty", logits, labels, logits, {"a": np.zeros((0, 3))}, {"a": np.zeros((0, 3))}, labels)
-    yield analyze(run)
-    yield analyze(run, second)
-    yield analyze(second)
-    yield analyze(second, replace(second, name="other"))
-    yield analyze(empty, empty)
+    yield analysis_of(run)
+    yield analysis_of(run, second)
+    yield analysis_of(replace(run, index=None), second)
+    yield analysis_of(second)
+    yield analysis_of(second, replace(second, name="other"))
+    yield analysis_of(empty, empty)
     one_class = Answers("one", np.array([[0.5, 0, 0]] * 2), np.array([1, 1]), np.zeros((2, 3)))
-    yield analyze(one_class, replace(one_class, student_logits=np.array([[0, 0.5, 0]] * 2)))
+    yield analysis_of(one_class, replace(one_class, student_logits=np.array([[0, 0.5, 0]] * 2)))
 
 
 def test_keys_are_always_the_same_every_none_has_a_reason_and_json_has_no_nan(run, second, nothing):
-    for report in reports(run, second, nothing):
+    for analysis in reports(run, second, nothing):
+        figures, report = headline(analysis), analysis.as_dict()
+        assert list(figures) == HEADLINE_KEYS
+        assert json.loads(json.dumps(figures, allow_nan=False)) == figures
         assert list(report) == KEYS
         assert json.loads(json.dumps(report, allow_nan=False)) == report
         assert list(nones_without_reason(report)) == []
@@ -172,7 +190,59 @@ def test_the_inputs_are_left_as_they_were(run, second):
         np.testing.assert_array_equal(np.asarray(value), copy)
 
 
+def test_the_headline_holds_the_main_figures(run, second):
+    figures, report = headline(analysis_of(run, second, temperature=2.0, ddof=0)), analyze(run, second, 2.0, 0)
+    assert figures["n"] == 200
+    for role in ("student", "teacher"):
+        for name in ("accuracy", "nll", "brier", "ece", "optimal_temperature"):
+            assert figures[f"{role}_{name}"] == report["calibration"][role][name]
+    for name in ("agreement", "kl", "kl_softened", "same_wrong_rate", "spearman", "pearson"):
+        assert figures[name] == report["fidelity"][name]
+    assert (figures["temperature"], figures["ddof"], figures["against"]) == (2.0, 0, "independent")
+    assert figures["kl_standardized"] == report["logit_standardization"]["kl_standardized"]
+    assert figures["cka_last_layers"] == report["cka"]["values"][-1][-1]
+    assert figures["noise_corrected_rate"] == report["denoising"]["student"]["corrected_rate"]
+    cases = report["comparison"]["logit_standardization"]["mismatches"]
+    assert figures["mismatches"] == cases["mismatches"] > figures["mended"] == cases["mended"] > 0
+
+
+def test_each_part_is_measured_once(run, second, monkeypatch):
+    measured = []
+    for part, module in ((Calibration, "report"), (Confusion, "report"), (SampleDivergences, "following")):
+        whole = part.from_logits.__func__
+
+        def counted(cls, *args, whole=whole, **options):
+            measured.append(cls.__name__)
+            return whole(cls, *args, **options)
+
+        monkeypatch.setattr(f"kdlab.analysis.{module}.{part.__name__}.from_logits", classmethod(counted))
+    analysis = analysis_of(run, second)
+    analysis.as_dict()
+    headline(analysis)
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    from kdlab.analysis.figures import draw_all
+
+    draw_all(analysis)
+    # student, teacher and the second student
+    assert sorted(measured) == [*["Calibration"] * 3, *["Confusion"] * 2, *["SampleDivergences"] * 2]
+
+
+def test_a_case_names_the_image_in_the_file(run, second):
+    cases = analyze(run, second)["comparison"]["logit_standardization"]["mismatches"]["cases"]
+    assert all(case["file_index"] == case["index"] + 1000 for case in cases)
+    unknown = analyze(replace(run, index=None), second)["comparison"]["logit_standardization"]["mismatches"]
+    assert {case["file_index"] for case in unknown["cases"]} == {None}
+    assert unknown["undefined"]["cases"] == "positions in the data set's file are not given"
+
+
 def test_runs_that_do_not_belong_together_are_errors(run, second, made):
+    moved = replace(second, index=np.where(np.arange(200) < 3, 7, np.arange(200) + 1000))
+    with pytest.raises(
+        UsageError, match=r"distilled and independent answered different images \(3 of 200\); give runs"
+    ):
+        analyze(run, moved)
+    with pytest.raises(UsageError, match=r"index has the shape \[199\] and the type int64; give one whole position"):
+        analyze(run, replace(second, index=np.arange(199)))
     with pytest.raises(UsageError, match=r"distilled has the shape \[200, 7\] but independent has \[199, 7\]"):
         analyze(run, Answers("independent", made.other[1:], made.labels[1:]))
     with pytest.raises(UsageError, match="distilled and independent answered images with different labels"):

@@ -45,6 +45,7 @@ MISTAKES = {
     "negative seed": (["--seed_everything", "-1"], "seed_everything is -1, but it must be an integer of 0 or more"),
     "checkpoint that is not there": (["--ckpt_path", "/nowhere.ckpt"], "ckpt_path is /nowhere.ckpt, but there is no such"),
     "folder that cannot be made": (["--runs_dir", "/proc/nowhere"], "cannot be written"),
+    "name of another place": (["--name", "a/../../b"], "name is a/../../b, which leads out of runs_dir; set --runs_dir"),
     "overlay that is not there": (["--config", "run/smok"], "there is no config run/smok; did you mean run/smoke"),
 }  # fmt: skip
 

@@ -44,8 +44,10 @@ def test_the_run_folder_holds_what_the_docs_say(finished: RunFolder) -> None:
 
 def test_the_result_tells_numbers_protocol_and_origin(finished: RunFolder) -> None:
     result = json.loads(finished.result.read_text())
-    assert set(result["student"]["test"]) == {"accuracy", "top5", "nll", "ece", "agreement", "teacher_kl"}
-    assert set(result["teacher"]["test"]) == {"accuracy", "top5", "nll", "ece"}
+    own = {"accuracy", "top5", "nll", "ece", "brier"}
+    fidelity = {"agreement", "teacher_kl", "same_wrong_rate", "spearman"}
+    assert set(result["student"]["test"]) == own | fidelity
+    assert set(result["teacher"]["test"]) == own
     assert result["teacher"]["test"]["accuracy"] > 0.9
     assert result["student"]["parameters"] == 2410
     assert result["protocol"]["selection"] == "best validation epoch"

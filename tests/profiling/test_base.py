@@ -15,7 +15,7 @@ from torch import nn
 
 from kdlab.data import Digits
 from kdlab.errors import UsageError
-from kdlab.methods import IndependentStudent, LogitMatching
+from kdlab.methods import FitNet, HintTransfer, IndependentStudent
 from kdlab.models import DigitsConv
 from kdlab.profiling import (
     EnergyProfiler,
@@ -198,15 +198,24 @@ def test_training_goes_on_to_the_same_weights_whether_or_not_it_was_profiled():
 
 
 def test_students_of_different_methods_have_the_same_macs_and_size():
+    teacher, layers = (
+        FrozenTeacher(DigitsConv(widths=(8, 8, 8))),
+        {"student_layers": ["layer2"], "teacher_layers": ["layer2"]},
+    )
+    methods = [
+        independent(),
+        HintTransfer(teacher, student=DigitsConv(), **layers),
+        FitNet(teacher, hint_epochs=1, student=DigitsConv(), **layers),
+    ]
     figures = []
-    teacher = FrozenTeacher(DigitsConv(widths=(8, 8, 8)))
-    for method in (independent(), LogitMatching(student=DigitsConv(), teacher=teacher)):
-        method.regressor = nn.Linear(6, 8) if method.teacher else None  # what a hint method would carry
-        method.student.layer2.register_forward_hook(lambda module, inputs, output: output * 1)
-        macs, size = MACsProfiler(), ModelSizeProfiler()
-        trainer(macs, size).test(method, datamodule=digits(), verbose=False)
+    for method in methods:
+        macs, size = MACsProfiler(thop_style=True), ModelSizeProfiler()
+        run, data = trainer(macs, size, limit_train_batches=1), digits()
+        run.fit(method, datamodule=data)  # builds the regressors, taps the student's layer and takes a step
+        run.test(method, datamodule=data, verbose=False)
         figures.append((macs.as_dict(), size.as_dict()))
-    assert figures[0] == figures[1]
+    assert [len(getattr(method, "regressors", ())) for method in methods] == [0, 1, 1]
+    assert figures[0] == figures[1] == figures[2]
     assert figures[0][1]["parameters"] == 613
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdlab.profiling.counters import THOP_STYLE, count_with_fvcore, count_with_torch
+from kdlab.profiling.counters import THOP_STYLE, ForwardCount, count_with_fvcore, count_with_torch
 from kdlab.profiling.isolation import isolated
 
 
@@ -111,6 +111,73 @@ def test_a_custom_operator_is_named_as_uncounted():
 
     ours, _ = counts(Formula(Square.apply), IMAGE)
     assert list(ours.uncounted) == ["prim::PythonOp.Square"]
+
+
+class Broadcast(nn.Module):
+    """A linear layer written as a multiplication and a sum, between others."""
+
+    def __init__(self, multiply):
+        super().__init__()
+        self.before = nn.Linear(144, 8)
+        self.scale = nn.Parameter(torch.ones(1, 8))  # as of a norm: one dimension above 1
+        self.position = nn.Parameter(torch.ones(8, 8))  # only added
+        self.matrix = nn.Parameter(torch.ones(5, 8))
+        self.multiply = multiply
+
+    def forward(self, image):
+        features = self.scale * self.before(image.flatten(1)) + self.position.sum(0)
+        features = (features[:, None] + self.position).mean(1)
+        return self.multiply(features, self.matrix)
+
+
+HIDDEN = {
+    "multiplied and summed": lambda x, w: (x[:, None] * w).sum(-1),
+    "multiplied in place": lambda x, w: x[:, None].repeat(1, 5, 1).mul_(w).sum(-1),
+    "normalised first": lambda x, w: (x[:, None] * (w / w.norm(dim=1, keepdim=True))).sum(-1),
+    "through a view": lambda x, w: (w.t()[None] * x[:, :, None]).sum(1),
+    "and in a counted product too": lambda x, w: x @ w.t() + (x[:, None] * w).sum(-1),
+    "in a distance": lambda x, w: torch.cdist(x, w),
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_a_weight_matrix_that_multiplies_without_being_counted_is_named(how):
+    count, _ = counts(Broadcast(HIDDEN[how]), IMAGE)
+    assert count.uncounted_parameters == ("matrix",)
+    assert "nobody counts the products with matrix; MACs is too low" in count.doubts(count.macs, "torch")
+
+
+SEEN = {
+    "linear": F.linear,
+    "product with its transpose": lambda x, w: x @ w.t(),
+    "einsum": lambda x, w: torch.einsum("bd,kd->bk", x, w),
+    "normalised first": lambda x, w: F.linear(x, w / w.norm(dim=1, keepdim=True)),
+    "masked first": lambda x, w: F.linear(x, w * (w.detach() > 0)),
+    "as a convolution": lambda x, w: F.conv2d(x[..., None, None], w[..., None, None]).flatten(1),
+}
+
+
+@pytest.mark.parametrize("how", SEEN)
+def test_a_weight_matrix_in_a_counted_product_is_not_named(how):
+    count, second = counts(Broadcast(SEEN[how]), IMAGE)
+    assert count.macs == second == 144 * 8 + 8 * 5
+    assert count.uncounted_parameters == ()
+    assert count.doubts(second, "torch") == ()
+
+
+def test_the_weights_of_an_lstm_are_named():
+    count, _ = counts(nn.Sequential(nn.Flatten(2), nn.LSTM(36, 5)), IMAGE)
+    assert count.uncounted_parameters == ("1.weight_ih_l0", "1.weight_hh_l0")
+
+
+def test_doubts_name_operators_parameters_and_counters():
+    count = ForwardCount(1000, {}, {"aten::lstm": 2}, ("a", "b", "c", "d", "e"))
+    assert count.doubts(1020, "torch") == (
+        "nobody counts aten::lstm (x2), which may multiply and add; MACs is too low",
+        "nobody counts the products with a, b, c and 2 more; MACs is too low",
+        "fvcore counts 1,000 MACs, torch 1,020; do not trust either",
+    )
+    assert ForwardCount(1000, {}, {}).doubts(1010, "torch") == ()
 
 
 def test_thop_style_adds_four_per_batch_norm_element_and_adaptive_pooling(hand_counted):

@@ -19,7 +19,7 @@ class Counter:
         return 0.0
 
     def conditions(self):
-        return {"temperature_c": 50}
+        return {}
 
 
 def test_without_a_counter_energy_is_null_with_a_reason_at_once(monkeypatch):
@@ -37,15 +37,24 @@ def test_without_a_counter_energy_is_null_with_a_reason_at_once(monkeypatch):
     assert "mJ" not in json.dumps(profiler.as_dict())
 
 
-def test_with_a_counter_the_figures_are_those_of_its_windows(monkeypatch):
-    def five_windows(stand, timetable):
+@pytest.fixture
+def five_windows(monkeypatch):
+    """A counter, and what a stand measures with it."""
+    conditions = {"temperature_c": 50}
+
+    def windows(stand, timetable):
         assert timetable.windows == 5
         stand.run(2)
         load = tuple(Window(mj, 5.0, 100) for mj in (400_000.0, 410_000.0, 390_000.0, 400_000.0, 400_000.0))
-        return EnergyWindows(0.1, Window(100_000.0, 5.0, 0), Window(110_000.0, 5.0, 0), load)
+        return EnergyWindows(0.1, Window(100_000.0, 5.0, 0), Window(110_000.0, 5.0, 0), load, conditions)
 
     monkeypatch.setattr(energy, "find_meter", lambda device: Counter())
-    monkeypatch.setattr(Stand, "measure", five_windows)
+    monkeypatch.setattr(Stand, "measure", windows)
+    return conditions
+
+
+@pytest.mark.usefixtures("five_windows")
+def test_with_a_counter_the_figures_are_those_of_its_windows():
     profiler = EnergyProfiler(batch_size=8)
     result = profiler.profile(DigitsConv(), (1, 8, 8))
     # 400 J in 100 iterations of 8 images, 5 s; idle 21 W in the mean of 20 and 22
@@ -57,10 +66,27 @@ def test_with_a_counter_the_figures_are_those_of_its_windows(monkeypatch):
     assert result.idle_drift_watts == pytest.approx(2.0)
     assert result.quantisation_bound == pytest.approx(0.04)
     assert result.net_energy_bound_mj_per_image == pytest.approx(0.04 * (500 + 131.25) + 1e3 * 5 / 800)
-    assert (result.meter, result.conditions) == ("a counter", {"temperature_c": 50})
+    assert (result.meter, result.conditions, result.dtype) == ("a counter", {"temperature_c": 50}, "float32")
+    assert result.notes == ()
     metrics = profiler.as_metrics()
     assert metrics["profile/energy_mj_per_image"] == pytest.approx(500.0)
     assert metrics["profile/net_energy_mj_per_image"] == pytest.approx(368.75)
+
+
+@pytest.mark.parametrize(
+    ("state", "note"),
+    [
+        ({"other_processes": 2}, "2 other process(es) on the device; what they used is in the figures"),
+        ({"mig": True}, "the board is cut into MIG slices; the figures are of the whole board"),
+        ({"other_processes": 0, "mig": False}, None),
+        ({"other_processes": None, "mig": None}, None),
+    ],
+)
+def test_what_else_is_in_the_figures_is_a_note(five_windows, caplog, state, note):
+    five_windows |= state
+    result = EnergyProfiler(batch_size=8).profile(DigitsConv(), (1, 8, 8))
+    assert result.notes == (() if note is None else (note,))
+    assert [record.message for record in caplog.records] == ([] if note is None else [f"energy of DigitsConv: {note}"])
 
 
 def test_the_workload_is_the_network_on_a_whole_batch_so_many_times():
@@ -71,9 +97,9 @@ def test_the_workload_is_the_network_on_a_whole_batch_so_many_times():
 
 def test_a_counter_that_stands_still_is_reported(monkeypatch):
     monkeypatch.setattr(energy, "find_meter", lambda device: Counter())
-    monkeypatch.setattr("kdlab.profiling.energy_windows.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("kdlab.profiling.energy_windows.POLL_SECONDS_AT_MOST", 0.02)
     result = EnergyProfiler().profile(DigitsConv(), (1, 8, 8))
-    assert result == NotMeasured("a counter did not advance within 0.02 s")
+    assert result == NotMeasured("a counter did not advance twice within 0.02 s")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 """The copy that is measured: complete, bare, and nothing of the original moves."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from kdlab.profiling.isolation import bare_copy, describe_device, isolated, noise_batch, noise_image
+from kdlab.profiling import isolation
+from kdlab.profiling.isolation import bare_copy, describe_device, device_name, isolated, noise_batch, noise_image
+from kdlab.run.environment import describe_environment
 
 
 def test_the_copy_has_the_same_weights_in_other_memory(hand_counted):
@@ -93,5 +97,37 @@ def test_the_images_of_a_noise_batch_differ():
     assert len({tuple(image.flatten().tolist()) for image in batch}) == 5
 
 
-def test_a_processor_is_described_with_its_threads():
-    assert describe_device(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} thread(s)"
+def test_a_copy_on_another_device_leaves_the_network_where_it_is(hand_counted):
+    with isolated(hand_counted, torch.device("meta")) as copied:
+        assert {tensor.device.type for tensor in copied.state_dict().values()} == {"meta"}
+    assert {tensor.device.type for tensor in hand_counted.state_dict().values()} == {"cpu"}
+
+
+def test_a_processor_is_described_with_its_model_its_cores_and_the_threads(monkeypatch):
+    monkeypatch.setattr(isolation.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(
+        Path, "read_text", lambda path: "processor: 0\nmodel name\t: Some Processor v2: fast\nmodel name: x"
+    )
+    assert device_name(torch.device("cpu")) == "Some Processor v2: fast, 6 cores"
+    assert (
+        describe_device(torch.device("cpu")) == f"Some Processor v2: fast, 6 cores, {torch.get_num_threads()} thread(s)"
+    )
+
+
+def test_a_processor_without_cpuinfo_is_named_by_the_system(monkeypatch):
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(isolation.platform, "processor", lambda: "")
+    monkeypatch.setattr(isolation.platform, "machine", lambda: "arm64")
+    assert device_name(torch.device("cpu")).startswith("arm64, ")
+
+
+def test_a_gpu_is_named_by_its_model(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Some Board {device.index}")
+    assert describe_device(torch.device("cuda", 1)) == "Some Board 1"
+
+
+def test_there_is_one_name_for_a_device():
+    assert describe_environment(torch.device("cpu"))["device"] == device_name(torch.device("cpu"))

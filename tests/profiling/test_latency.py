@@ -1,12 +1,18 @@
 """Latency of real networks: what is reported, not how fast this machine is."""
 
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from kdlab.errors import UsageError
 from kdlab.models import DigitsConv
-from kdlab.profiling import LatencyProfiler, NotMeasured
+from kdlab.profiling import LatencyProfiler, NotMeasured, latency
+from kdlab.profiling.isolation import describe_device
+from kdlab.profiling.queued import time_queued
+from kdlab.profiling.timing import Case, distribution
 
 
 def profile(network=None, **arguments):
@@ -42,19 +48,22 @@ def test_batch_one_and_a_larger_batch_are_timed_under_inference_mode():
         ("eager", 4, "eager", "float32"),
     ]
     for run in result.runs:
-        assert sum(call[0][0] == run.batch_size for call in seen) == run.warmup_n + run.latency_n
+        assert sum(call[0][0] == run.batch_size for call in seen) == run.warmup_n + run.wall.n
 
 
 def test_figures_are_in_order_and_throughput_is_images_over_mean_time():
     _, result = profile()
     for run in result.runs:
-        assert 0 < run.latency_ms_min <= run.latency_ms_p50
-        assert run.latency_ms_p90 is None or run.latency_ms_p90 >= run.latency_ms_p50
-        assert run.latency_ms_spread >= run.latency_ms_iqr >= 0
-        assert run.throughput_images_per_s == pytest.approx(run.batch_size / (run.latency_ms_mean / 1e3))
-        assert run.device_ms_p50 is None  # no CUDA events on a processor
+        wall, figures = run.wall, run.figures()
+        assert 0 < wall.min <= wall.p50
+        assert wall.p90 is None or wall.p90 >= wall.p50
+        assert wall.spread >= wall.iqr >= 0
+        assert (figures["latency_ms_p50"], figures["latency_n"]) == (wall.p50, wall.n)
+        assert figures["throughput_images_per_s"] == pytest.approx(run.batch_size / (wall.mean / 1e3))
+        assert run.queued is None  # no CUDA events on a processor
+        assert figures["queued_ms_p50"] is None
     assert result.threads == torch.get_num_threads()
-    assert result.device.startswith("cpu")
+    assert result.device == describe_device(torch.device("cpu"))
     assert result.image_shape == (1, 8, 8)
 
 
@@ -80,6 +89,118 @@ def test_bf16_converts_weights_and_images_of_a_copy():
     assert {call[1] for call in seen} == {torch.bfloat16, torch.float32}
     assert [run.dtype for run in result.runs] == ["bfloat16", "bfloat16", "float32", "float32"]
     assert network.fc.weight.dtype == torch.float32
+
+
+def test_autocast_keeps_the_weights_and_multiplies_in_bf16():
+    kinds = []
+
+    class Noting(nn.Linear):
+        def forward(self, image):
+            logits = super().forward(image.flatten(1))
+            kinds.append((self.weight.dtype, image.dtype, logits.dtype))
+            return logits
+
+    _, result = profile(Noting(64, 10), variants=("autocast_bf16",))
+    assert set(kinds) == {(torch.float32, torch.float32, torch.bfloat16)}
+    assert [(run.variant, run.dtype, run.autocast) for run in result.runs] == [
+        ("autocast_bf16", "float32", "bfloat16")
+    ] * 2
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.fixture
+def switches():
+    """The switches that a figure depends on, put back afterwards."""
+    precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    conv = torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = benchmark, conv
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("switches")
+def test_the_switches_that_a_figure_depends_on_are_recorded():
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+    _, plain = profile()
+    assert (plain.tf32, plain.cudnn_benchmark, plain.deterministic) == ((), False, False)
+    assert {run.autocast for run in plain.runs} == {None}
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    torch.use_deterministic_algorithms(True)
+    profiler, fast = profile()
+    assert (fast.tf32, fast.cudnn_benchmark, fast.deterministic) == (("matmul", "conv"), True, True)
+    assert profiler.as_dict()["tf32"] == ("matmul", "conv")
+
+
+def test_the_runs_are_flat_in_the_result():
+    profiler, result = profile()
+    first = profiler.as_dict()["runs"][0]
+    assert (first["variant"], first["batch_size"], first["latency_ms_p50"]) == ("eager", 1, result.runs[0].wall.p50)
+    assert not {"wall", "queued"} & set(first)
+
+
+class Stream:
+    """A GPU that works off 1, 2, 3 ... ms long calls in order, and the events that its clock is read by."""
+
+    def __init__(self):
+        self.now_ms, self.calls, self.current, self.seen = 0.0, 0, None, []
+
+    def event(self, enable_timing):
+        assert enable_timing
+        stream = self
+
+        class Event:
+            def record(self):
+                stream.seen.append(stream.current)
+                self.at = stream.now_ms
+
+            def elapsed_time(self, later):
+                return later.at - self.at
+
+        return Event()
+
+    @contextmanager
+    def device(self, device):
+        self.current = device
+        yield
+        self.current = None
+
+    def network(self, batch):
+        self.calls += 1
+        self.now_ms += self.calls
+
+
+def test_queued_calls_are_timed_by_events_on_the_device_of_the_batch(monkeypatch):
+    stream, waited = Stream(), []
+    monkeypatch.setattr(torch.cuda, "Event", stream.event)
+    monkeypatch.setattr(torch.cuda, "device", stream.device)
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    batch = torch.zeros(2, 1, 8, 8)
+    queued = time_queued(stream.network, batch, 100, nullcontext())
+    # quantile q of 1 ... 100 is 1 + 99 q
+    assert (queued.p50, queued.p90, queued.p99) == pytest.approx((50.5, 90.1, 99.01))
+    assert (queued.n, stream.calls) == (100, 100)
+    assert stream.seen == [batch.device] * 101  # not the stream of whatever device is current
+    assert waited == [batch.device]  # once, at the end
+
+
+def test_queued_calls_are_reported_beside_the_wall_clock(monkeypatch):
+    asked = []
+
+    def queued(network, batch, calls, context):
+        asked.append(calls)
+        return distribution([[0.001] * calls])
+
+    wall = Case(lambda: None, rounds=[[0.004] * 5])
+    image = SimpleNamespace(is_cuda=True, dtype=torch.float32)
+    monkeypatch.setattr(latency, "time_queued", queued)
+    for seconds in (1.0, 0.1, 0.001):
+        run = latency._latency(latency._Planned("eager", 1, None, image, nullcontext(), wall), seconds)
+    assert asked == [100, 25, 3]  # not longer than the timing itself took
+    figures = run.figures()
+    assert (figures["latency_ms_p50"], figures["queued_ms_p50"], figures["queued_ms_p99"]) == (4.0, 1.0, None)
 
 
 def test_compiled_runs_through_torch_compile_for_fixed_shapes(monkeypatch):

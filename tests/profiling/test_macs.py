@@ -88,7 +88,9 @@ def test_the_digits_student_is_counted_by_hand():
     result = MACsProfiler().profile(models.DigitsConv(), (1, 8, 8))
     assert result.macs == 64 * 27 + 16 * 162 + 4 * 324 + 60
     assert result.image_shape == (1, 8, 8)
-    assert result.macs_convention == "conv + linear + matmul + attention multiply-adds, no norms, no biases"
+    assert result.macs_convention == (
+        "conv + linear + matmul + attention multiply-adds, no norms, no biases, no broadcast products"
+    )
     assert result.macs_thop_style is None
 
 
@@ -101,7 +103,9 @@ def test_counters_that_differ_by_more_than_one_percent_are_flagged(monkeypatch, 
     result = MACsProfiler().profile(models.DigitsConv(), (1, 8, 8))
     assert result.macs_agree is agree
     assert result.macs_difference == pytest.approx(abs(10_000 - second) / max(10_000, second))
-    assert ("fvcore counts 10000, torch" in caplog.text) is not agree
+    warned = f"macs of DigitsConv: fvcore counts 10,000 MACs, torch {second:,}; do not trust either"
+    assert [record.message for record in caplog.records] == ([] if agree else [warned])
+    assert result.macs_doubts == (() if agree else (warned.removeprefix("macs of DigitsConv: "),))
 
 
 def test_a_network_with_an_unsupported_operator_says_which(caplog):
@@ -112,7 +116,20 @@ def test_a_network_with_an_unsupported_operator_says_which(caplog):
     with caplog.at_level(logging.WARNING):
         result = MACsProfiler().profile(Distances(64, 10), (1, 8, 8))
     assert result.uncounted_ops == {"aten::cdist": 1}
-    assert "macs of Distances: aten::cdist may multiply and add, but nobody counts them; macs is too low" in caplog.text
+    assert (
+        "macs of Distances: nobody counts aten::cdist (x1), which may multiply and add; MACs is too low" in caplog.text
+    )
+
+
+def test_a_product_that_no_counter_sees_is_not_silently_zero():
+    class Written(nn.Linear):
+        def forward(self, image):
+            return (image.flatten(1)[:, None] * self.weight).sum(-1)
+
+    result = MACsProfiler().profile(Written(64, 10), (1, 8, 8))
+    assert (result.macs, result.macs_agree, result.uncounted_ops) == (0, True, {})  # they agree on nothing
+    assert result.uncounted_parameters == ("weight",)
+    assert result.macs_doubts == ("nobody counts the products with weight; MACs is too low",)
 
 
 def test_an_ensemble_costs_the_sum_of_its_members():

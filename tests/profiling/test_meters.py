@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from kdlab.profiling import NotMeasured
+from kdlab.profiling import NotMeasured, meters
 from kdlab.profiling.meters import NVMLMeter, RAPLMeter, UnwrappedCounter, find_meter, nvml_meter, rapl_meter
 
 
@@ -173,6 +173,9 @@ def test_the_real_package_has_every_name_that_the_meter_asks_for():
     assert [name for name in asked if not hasattr(pynvml, name)] == []
 
 
-def test_a_processor_is_asked_for_rapl_and_other_devices_have_no_meter():
-    assert isinstance(find_meter(torch.device("cpu")), RAPLMeter | NotMeasured)
+def test_a_processor_is_asked_for_rapl_and_other_devices_have_no_meter(tmp_path, monkeypatch):
+    monkeypatch.setattr(meters, "RAPL", tmp_path)
+    assert find_meter(torch.device("cpu")) == NotMeasured(f"no RAPL energy counter in {tmp_path}")
+    zone(tmp_path, "intel-rapl:0", "package-0", 5_000)
+    assert find_meter(torch.device("cpu")).energy_mj() == 5.0
     assert find_meter(torch.device("meta")) == NotMeasured("kdlab knows no energy counter of meta devices")

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from kdlab.data import Digits
-from kdlab.methods import IndependentStudent, LogitMatching, MutualLearning, SubStudentEnsemble
+from kdlab.methods import FitNet, HintTransfer, IndependentStudent, LogitMatching, MutualLearning, SubStudentEnsemble
 from kdlab.models import DigitsConv
-from kdlab.profiling import NotMeasured, TrainingCost, training_cost
-from kdlab.teachers import FrozenTeacher
+from kdlab.profiling import NotMeasured, TrainingCost, energy_account, training_cost
+from kdlab.teachers import CachedTeacher, FrozenTeacher, TeacherEnsemble
 
 STUDENT = 64 * 27 + 16 * 162 + 4 * 324 + 60  # multiply-adds of DigitsConv
 IMAGES = 10 * 18  # no validation
@@ -34,12 +34,12 @@ class Counter:
 
 @pytest.fixture
 def metered(monkeypatch):
-    monkeypatch.setattr(training_cost, "find_meter", lambda device: Counter())
+    monkeypatch.setattr(energy_account, "find_meter", lambda device: Counter())
 
 
 @pytest.fixture
 def unmetered(monkeypatch):
-    monkeypatch.setattr(training_cost, "find_meter", lambda device: NotMeasured("no counter"))
+    monkeypatch.setattr(energy_account, "find_meter", lambda device: NotMeasured("no counter"))
 
 
 def independent():
@@ -96,6 +96,7 @@ def test_multiply_adds_of_an_epoch_are_images_times_student_and_teacher():
     assert cost.result.train_macs_per_epoch == IMAGES * (STUDENT + backward + STUDENT)
     assert cost.as_dict()["per_image"] == {
         "student_forward_macs": STUDENT, "student_backward_macs": backward, "teacher_forward_macs": STUDENT,
+        "teacher_asked_share": 1.0,
     }  # fmt: skip
 
 
@@ -134,9 +135,9 @@ def test_a_resumed_training_adds_up(tmp_path):
 
 
 def test_energy_that_is_missing_for_a_part_is_missing_for_the_whole(metered, monkeypatch, tmp_path):
-    monkeypatch.setattr(training_cost, "find_meter", lambda device: NotMeasured("no counter at first"))
+    monkeypatch.setattr(energy_account, "find_meter", lambda device: NotMeasured("no counter at first"))
     train(TrainingCost(), epochs=1).save_checkpoint(tmp_path / "half.ckpt")
-    monkeypatch.setattr(training_cost, "find_meter", lambda device: Counter())
+    monkeypatch.setattr(energy_account, "find_meter", lambda device: Counter())
     cost = TrainingCost()
     train(cost, ckpt_path=tmp_path / "half.ckpt")
     assert cost.result.train_energy_j is None
@@ -163,17 +164,157 @@ def test_a_checkpoint_in_the_middle_holds_what_was_spent_until_then():
 @pytest.mark.usefixtures("metered")
 def test_several_processes_may_share_a_counter_so_their_energy_is_not_measured():
     cost = TrainingCost()
-    cost.on_train_start(SimpleNamespace(world_size=4), SimpleNamespace(device=torch.device("cpu")))
-    assert cost.meter == NotMeasured("trained in 4 processes, which may share a counter")
+    cost.on_train_start(SimpleNamespace(world_size=4), independent())
+    assert cost.state_dict()["missing"] == "trained in 4 processes, which may share a counter"
 
 
 def test_a_counter_that_starts_again_is_read_in_between(monkeypatch):
     reads = []
     monkeypatch.setattr(Counter, "energy_mj", lambda self: reads.append(1) or 0.0)
-    monkeypatch.setattr(training_cost, "find_meter", lambda device: Counter())
+    monkeypatch.setattr(energy_account, "find_meter", lambda device: Counter())
     monkeypatch.setattr(training_cost, "READ_EVERY_S", 0.0)
     train(TrainingCost(), epochs=1)
     assert len(reads) >= 2 + 9  # nine batches, start and end
+
+
+# -- a counter that fails ---------------------------------------------------------------------------------------
+
+
+class Failing(Counter):
+    """Breaks at one of its readings."""
+
+    def __init__(self, at):
+        self.at, self.reads = at, 0
+
+    def energy_mj(self):
+        self.reads += 1
+        if self.reads == self.at:
+            raise OSError(5, "Input/output error")
+        return super().energy_mj()
+
+
+@pytest.mark.parametrize("at", [1, 2, 5, 11])  # at the start, in between, at a checkpoint, at the end
+def test_a_counter_that_fails_costs_the_figure_and_not_the_training(monkeypatch, tmp_path, at):
+    meter = Failing(at)
+    monkeypatch.setattr(energy_account, "find_meter", lambda device: meter)
+    monkeypatch.setattr(training_cost, "READ_EVERY_S", 0.0)
+    cost = TrainingCost()
+    states = []
+    if at == 5:
+        cost.on_train_epoch_start = lambda *_: states.append(cost.state_dict())
+    train(cost, epochs=1 + (at == 5))
+    assert meter.reads == at  # and it is not asked again
+    assert (cost.result.train_energy_j, cost.result.train_watts, cost.result.meter) == (None, None, None)
+    assert cost.result.reason.endswith("OSError: [Errno 5] Input/output error")
+    assert cost.result.train_images == IMAGES * (1 + (at == 5))
+    assert cost.result.train_s > 0
+
+
+@pytest.mark.usefixtures("metered")
+def test_a_counter_that_fails_at_a_checkpoint_leaves_a_checkpoint_that_says_so(monkeypatch):
+    cost = TrainingCost()
+    cost.on_train_start(SimpleNamespace(world_size=1), independent())
+    monkeypatch.setattr(Counter, "energy_mj", Failing(1).energy_mj)
+    state = cost.state_dict()
+    assert state["missing"] == "a counter of 40 W could not be read any more: OSError: [Errno 5] Input/output error"
+    resumed = TrainingCost()
+    resumed.load_state_dict(state)
+    train(resumed, epochs=1)
+    assert resumed.result.reason == state["missing"]
+
+
+def test_a_machine_that_fails_when_asked_for_its_counter_costs_the_figure_and_not_the_training(monkeypatch):
+    def fail(device):
+        raise AttributeError("'_CudaDeviceProperties' object has no attribute 'uuid'")
+
+    monkeypatch.setattr(energy_account, "find_meter", fail)
+    cost = TrainingCost()
+    train(cost, epochs=1)
+    assert cost.result.reason == "AttributeError: '_CudaDeviceProperties' object has no attribute 'uuid'"
+    assert cost.result.train_images == IMAGES
+
+
+# -- multiply-adds that are not simply those of both networks -----------------------------------------------------
+
+
+def cached(tmp_path, name="cache"):
+    return CachedTeacher(FrozenTeacher(DigitsConv()), cache_dir=str(tmp_path / name))
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_a_teacher_that_remembers_costs_what_it_is_really_asked(tmp_path):
+    torch.manual_seed(0)
+    teacher = cached(tmp_path)
+    backward = 2 * STUDENT - 64 * 27
+    for epochs, share in ((1, 1.0), (4, 0.0)):  # the first run fills the cache, the second finds it complete
+        cost = TrainingCost()
+        train(cost, LogitMatching(student=DigitsConv(), teacher=teacher), epochs=epochs)
+        assert cost.result.per_image.teacher_asked_share == share
+        assert cost.result.train_macs_per_epoch == IMAGES * (STUDENT + backward + share * STUDENT)
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_remembered_and_other_teachers_of_an_ensemble_are_charged_on_their_own(tmp_path):
+    teachers = TeacherEnsemble([cached(tmp_path), FrozenTeacher(DigitsConv())])
+    cost = TrainingCost()
+    train(cost, LogitMatching(student=DigitsConv(), teacher=teachers), epochs=4)
+    assert cost.result.per_image.teacher_forward_macs == (1 / 4 + 1) * STUDENT
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_what_was_asked_before_a_kill_is_remembered(tmp_path):
+    torch.manual_seed(0)
+    teacher = cached(tmp_path)
+    method = LogitMatching(student=DigitsConv(), teacher=teacher)
+    train(TrainingCost(), method, epochs=1).save_checkpoint(tmp_path / "quarter.ckpt")
+    cost = TrainingCost()
+    train(cost, method, epochs=4, ckpt_path=tmp_path / "quarter.ckpt")
+    assert cost.result.per_image.teacher_asked_share == 1 / 4
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in an ensemble"])
+@pytest.mark.usefixtures("unmetered")
+def test_a_step_that_reaches_a_part_of_the_student_has_an_upper_bound_only(inside):
+    def fitnet():
+        teacher = FrozenTeacher(DigitsConv())
+        return FitNet(teacher, 1, student=DigitsConv(), student_layers=["layer2"], teacher_layers=["layer2"])
+
+    cost = TrainingCost()
+    train(cost, SubStudentEnsemble([fitnet(), independent()]) if inside else fitnet())
+    assert cost.result.train_macs_per_epoch is None
+    assert cost.result.train_macs_per_epoch_at_most == cost.result.per_image.total * IMAGES
+    assert cost.result.macs_reason == "an upper bound: not every step of FitNet goes back through the whole student"
+    assert "profile/train_macs_per_epoch_at_most" in cost.as_metrics()
+    assert "profile/train_macs_per_epoch" not in cost.as_metrics()
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_a_method_with_features_and_labels_reaches_the_whole_student():
+    teacher = FrozenTeacher(DigitsConv())
+    cost = TrainingCost()
+    train(
+        cost,
+        HintTransfer(teacher, student=DigitsConv(), student_layers=["layer2"], teacher_layers=["layer2"]),
+        epochs=1,
+    )
+    assert cost.result.train_macs_per_epoch == cost.result.per_image.total * IMAGES
+    assert (cost.result.train_macs_per_epoch_at_most, cost.result.macs_reason) == (None, None)
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_a_student_with_an_operator_that_nobody_counts_has_a_reason_and_no_figure():
+    class Recurrent(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.fc = torch.nn.LSTM(8, 16, batch_first=True), torch.nn.Linear(16, 10)
+
+        def forward(self, image):
+            return self.fc(self.lstm(image[:, 0])[0][:, -1])
+
+    cost = TrainingCost()
+    train(cost, IndependentStudent(student=Recurrent()), epochs=1)
+    assert (cost.result.per_image, cost.result.train_macs_per_epoch) == (None, None)
+    assert cost.result.macs_reason.startswith("Recurrent: nobody counts aten::lstm (x1), which may multiply and add")
 
 
 @pytest.mark.usefixtures("unmetered")

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from kdlab.models import DigitsConv, MobileNetV2, ResNet20
+from kdlab.profiling import NotMeasured
+from kdlab.profiling.counters import ForwardCount
 from kdlab.profiling.training_macs import teacher_networks, training_macs
 
 DIGITS = (1, 8, 8)
@@ -54,9 +56,46 @@ class Several(nn.Module):
 
 def test_the_networks_of_a_teacher_are_found_without_asking_it():
     a, b = DigitsConv(), DigitsConv(widths=(8, 8, 8))
-    assert teacher_networks(a) == [a]
-    assert teacher_networks(Holder(a)) == [a]
-    assert teacher_networks(Several(Holder(a), Several(Holder(b)))) == [a, b]
+    assert teacher_networks(a, {}) == [(a, 1)]
+    assert teacher_networks(Holder(a), {}) == [(a, 1)]
+    assert teacher_networks(Several(Holder(a), Several(Holder(b))), {}) == [(a, 1), (b, 1)]
+
+
+def test_a_teacher_that_remembers_costs_the_share_that_it_is_asked():
+    a, b, c = (Holder(DigitsConv()) for _ in range(3))
+    remembering = Several(a)
+    macs = training_macs([], [Several(remembering, b), c], DIGITS, {remembering: 0.25, c: 0.5})
+    assert macs.teacher_forward_macs == (0.25 + 1 + 0.5) * STUDENT
+    assert macs.teacher_asked_share == pytest.approx(1.75 / 3)
+    assert training_macs([], [a], DIGITS).teacher_asked_share == 1
+    assert training_macs([], [], DIGITS).teacher_asked_share is None
+    assert training_macs([], [a], DIGITS, {a: 0.0}).teacher_forward_macs == 0
+
+
+class Recurrent(nn.Module):
+    """64 pixels in 8 rows through an LSTM of 16 units: 8 * (8 + 16) * 4 * 16 = 12,288, and 160 in a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.fc = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 10)
+
+    def forward(self, image):
+        return self.fc(self.lstm(image[:, 0])[0][:, -1])
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_what_nobody_counts_is_a_reason_and_not_too_small_a_figure(role):
+    trained, teachers = ([Recurrent()], []) if role == "student" else ([DigitsConv()], [Holder(Recurrent())])
+    found = training_macs(trained, teachers, DIGITS)
+    assert isinstance(found, NotMeasured)
+    assert found.reason.startswith("Recurrent: nobody counts aten::lstm (x1), which may multiply and add; ")
+
+
+def test_a_count_that_differs_from_fvcores_by_more_than_one_percent_is_a_reason(monkeypatch):
+    for fvcore, trusted in ((STUDENT, True), (STUDENT * 0.995, True), (STUDENT * 0.98, False), (0, False)):
+        count = ForwardCount(int(fvcore), {}, {})
+        monkeypatch.setattr("kdlab.profiling.training_macs.count_with_fvcore", lambda *_, count=count: count)
+        assert isinstance(training_macs([DigitsConv()], [], DIGITS), NotMeasured) is not trusted
 
 
 def test_a_teacher_costs_the_forward_pass_of_each_of_its_networks():

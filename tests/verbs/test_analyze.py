@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from kdlab.cli import main
 from kdlab.verbs.loaded import load_run
+from kdlab.weights import digest
 
 RUN, OTHER, ALONE = (f"runs/digits/{name}-seed0" for name in ("logit_standardization", "logit_matching", "independent"))
 
@@ -52,7 +54,7 @@ def two(finished, workplace):
 @pytest.fixture
 def no_figures(monkeypatch):
     """They take seconds, and most tests do not look at them."""
-    monkeypatch.setattr("kdlab.analysis.figures.draw_all", lambda answers: {})
+    monkeypatch.setattr("kdlab.verbs.analysis_files.draw_all", lambda analysis: {})
 
 
 def softmax(z):
@@ -90,8 +92,120 @@ def test_the_student_and_teacher_have_the_accuracy_and_ece_of_the_result(two):
     result = json.loads(Path(RUN, "result.json").read_text())
     for role in ("student", "teacher"):
         calibration = two["splits"]["test"]["calibration"][role]
-        for name in ("accuracy", "nll", "ece"):
+        for name in ("accuracy", "nll", "ece", "brier"):
             assert calibration[name] == pytest.approx(result[role]["test"][name], abs=2e-5)  # float32 there
+    fidelity, tested = two["splits"]["test"]["fidelity"], result["student"]["test"]
+    assert tested["teacher_kl"] == pytest.approx(fidelity["kl"], rel=1e-4)
+    for name in ("agreement", "same_wrong_rate", "spearman"):
+        assert tested[name] == pytest.approx(fidelity[name], abs=2e-5)
+
+
+def test_the_main_figures_are_in_the_result_by_split(two):
+    result = json.loads(Path(RUN, "result.json").read_text())
+    assert {"student", "teacher", "protocol", "environment"} < set(result)
+    for split in ("test", "train"):
+        figures, report = result["analysis"][split], two["splits"][split]
+        assert figures["n"] == report["n"]
+        assert figures["agreement"] == report["fidelity"]["agreement"]
+        assert figures["student_brier"] == report["calibration"]["student"]["brier"]
+        assert figures["against"] == "logit_matching-seed0"
+        cases = report["comparison"]["logit_standardization"]["mismatches"]
+        assert (figures["mismatches"], figures["mended"]) == (cases["mismatches"], cases["mended"])
+    assert result["analysis"]["student_sha256"] == result["student"]["weights_sha256"]
+    assert result["analysis"]["teacher_sha256"] == result["teacher"]["weights_sha256"]
+
+
+def test_the_origin_names_weights_settings_versions_and_precision(two):
+    origin = two["origin"]
+    run = load_run(RUN)
+    assert origin["student_sha256"] == digest(run.method.student)
+    assert origin["teacher_sha256"] == digest(run.teacher().network)
+    assert two["origin_against"]["student_sha256"] == digest(load_run(OTHER).method.student) != origin["student_sha256"]
+    assert two["origin_against"]["teacher_sha256"] == origin["teacher_sha256"]
+    assert (origin["precision"], origin["precision_of_run"]) == ("32-true", "32-true")
+    assert origin["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert "git_commit" in origin["environment"]
+
+
+def test_temperature_and_ddof_are_those_of_the_runs_loss_unless_given(two, copied, no_figures, monkeypatch):
+    assert (two["origin"]["temperature"], two["origin"]["ddof"]) == (2.0, 1)  # logit standardization's, not 4
+    assert two["splits"]["test"]["fidelity"]["temperature"] == 2.0
+    folder = copied("logit_standardization-seed0")
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    content["model"]["init_args"] |= {"temperature": 3.0, "ddof": 0}
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    given = {(): (3.0, 0), ("--temperature", "5", "--ddof", "1"): (5.0, 1)}
+    for options, (temperature, ddof) in given.items():
+        found = analyze(str(folder), "--split", "test", *options)
+        assert (found["origin"]["temperature"], found["origin"]["ddof"]) == (temperature, ddof)
+        assert found["splits"]["test"]["fidelity"]["temperature"] == temperature
+        assert found["splits"]["test"]["logit_standardization"]["ddof"] == ddof
+    assert analyze(ALONE, "--split", "test")["origin"]["temperature"] == 4.0  # no loss to ask
+
+
+def test_toy_tables_stand_once_and_the_page_is_written(two):
+    assert "toy_examples" not in two["splits"]["test"]
+    assert two["toy_examples"]["4 classes"][0]["kl"] == pytest.approx(0.1749, abs=5e-5)
+    page = Path(RUN, "analysis", "logit_standardization.md").read_text()
+    assert page.count("## Toy examples") == 1
+    for split in ("test", "train"):
+        n = two["splits"][split]["n"]
+        assert f"## logit_standardization-seed0, {split} split: {n:,} images" in page
+        kl = two["splits"][split]["logit_standardization"]["kl"]
+        assert f"| logit_standardization-seed0 | all | {n:,} | {kl:.4f} |" in page
+
+
+def test_a_retrained_teacher_or_student_is_noticed(copied, no_figures, capsys):
+    folder = copied("logit_matching-seed0")
+    result = json.loads((folder / "result.json").read_text())
+    result["teacher"]["weights_sha256"] = "0" * 64
+    (folder / "result.json").write_text(json.dumps(result))
+    analyze(str(folder), "--split", "test")
+    shown = capsys.readouterr().err
+    assert "the teacher of logit_matching-seed0 has other weights now" in shown
+    assert "the student of" not in shown
+
+
+def test_what_fails_late_leaves_the_earlier_analysis_whole(copied, the_error):
+    folder, second = copied("logit_matching-seed0"), copied("independent-seed0")
+    analyze(str(folder), "--split", "test")
+    files = [*(folder / "analysis").iterdir(), folder / "result.json"]
+    before = {path: path.read_bytes() for path in files}
+    content = yaml.safe_load((second / "config.yaml").read_text())
+    content["data"]["init_args"]["val_fraction"] = 0.0
+    (second / "config.yaml").write_text(yaml.safe_dump(content))
+    # the test split is the same, and then there is no validation split
+    arguments = ["analyze", str(folder), "--against", str(second), "--accelerator", "cpu", "--split", "test", "val"]
+    assert main(arguments) == 2
+    assert "the val split of independent-seed0 is empty" in the_error()
+    content["data"]["init_args"] |= {"val_fraction": 0.1, "split_seed": 5}
+    (second / "config.yaml").write_text(yaml.safe_dump(content))
+    assert main(arguments) == 2
+    assert "answered images with different labels" in the_error()
+    assert {path: path.read_bytes() for path in [*(folder / "analysis").iterdir(), folder / "result.json"]} == before
+
+
+def test_a_checkpoint_that_is_named_is_the_one_analysed_and_beside_the_result(copied, no_figures):
+    folder = copied("independent-seed0")
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["state_dict"]["student.classifier.bias"][0] += 1000  # it answers nothing else any more
+    torch.save(content, folder / "checkpoints" / "zeros.ckpt")
+    result = (folder / "result.json").read_bytes()
+    assert main(["analyze", str(folder / "checkpoints" / "zeros.ckpt"), "--accelerator", "cpu", "--split", "test"]) == 0
+    found = json.loads((folder / "analysis" / "zeros" / "analysis.json").read_text())
+    assert found["origin"]["weights"] == "zeros.ckpt"
+    accuracy = found["splits"]["test"]["calibration"]["student"]["accuracy"]
+    assert accuracy == pytest.approx((load_run(folder).data.test_split.labels == 0).double().mean().item())
+    assert (folder / "result.json").read_bytes() == result
+
+
+def test_without_a_result_the_analysis_is_written_and_that_is_said(copied, no_figures, capsys):
+    folder = copied("independent-seed0")
+    (folder / "result.json").unlink()
+    analyze(str(folder), "--split", "test")
+    assert "result.json is not there or damaged, so the main figures are not added to it" in capsys.readouterr().err
+    assert not (folder / "result.json").exists()
 
 
 def test_mismatches_of_two_students_are_those_of_the_definition(two):
@@ -126,8 +240,12 @@ def test_noisy_labels_are_counted_on_the_training_split_only(two):
 def test_figures_are_written_for_every_split_and_the_same_again(workplace, two):
     folder = workplace / RUN / "analysis"
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    kinds = ("reliability_student", "reliability_teacher", "confusion", "accuracy_by_class", "kl_by_sample", "cka")
-    assert set(first) == {"analysis.json", *(f"{split}_{kind}.svg" for split in ("test", "train") for kind in kinds)}
+    kinds = (
+        "reliability_student", "reliability_teacher", "confusion", "accuracy_by_class", "kl_by_sample", "cka",
+        "mismatches",
+    )  # fmt: skip
+    texts = "analysis.json", "logit_standardization.md"
+    assert set(first) == {*texts, *(f"{split}_{kind}.svg" for split in ("test", "train") for kind in kinds)}
     assert all(content.lstrip().startswith(b"<?xml") for name, content in first.items() if name.endswith(".svg"))
 
 

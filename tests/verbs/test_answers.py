@@ -3,12 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from kdlab.errors import UsageError
 from kdlab.models import ResNet20, TimmModel
 from kdlab.verbs import answers
 from kdlab.verbs.answers import Layers, choose_layers, collect, stages
 from kdlab.verbs.loaded import load_config, load_run
+from kdlab.weights import digest
 
 CPU = torch.device("cpu")
 NONE = Layers((), ())
@@ -38,6 +40,7 @@ def test_every_image_of_a_split_is_answered_in_its_order(run, split, images):
         found.teacher_logits, directly(run.teacher().network, run, own.images), rtol=1e-4, atol=1e-4
     )
     assert torch.equal(found.labels, own.clean_labels)
+    assert torch.equal(found.index, own.index)
     assert (found.training_labels is None) == (split != "train")
     assert found.class_names == tuple("0123456789")
 
@@ -97,6 +100,14 @@ def test_stages_are_the_parts_with_parameters_that_can_be_tapped(run):
     assert stages(run.method.student, run) == ("hidden", "classifier")
     assert stages(ResNet20(in_channels=1), run) == ("conv1", "bn1", "layer1", "layer2", "layer3", "fc")
     assert stages(Awkward(), run) == ("fc",)
+
+
+def test_stages_leave_the_network_as_it_is_also_where_it_cannot_be_copied(run):
+    network = ResNet20(in_channels=1)
+    prune.random_unstructured(network.fc, "weight", amount=0.5)  # its weight is computed, which deepcopy refuses
+    before = digest(network)
+    assert stages(network, run)[-1] == "fc"
+    assert digest(network) == before
 
 
 def test_stages_of_a_wrapped_network_are_those_inside(run):

@@ -1,18 +1,24 @@
 """Exported files, read by the lines of docs/export.md, against the original network."""
 
+import hashlib
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
+from torch.nn.utils import prune
 
 from kdlab.cli import main
+from kdlab.errors import NumericalError, UsageError
 from kdlab.verbs import export_formats
-from kdlab.verbs.exporting import compare, compare_speed
+from kdlab.verbs.export_speed import Latency, compare_speed, in_words
+from kdlab.verbs.exporting import compare, copy_without_hooks, export
 from kdlab.verbs.loaded import load_run
-from kdlab.weights import digest
+from kdlab.weights import digest, load_weights
 
 RUN = "runs/digits/logit_matching-seed0"
 FAST = ["--seconds", "0.02", "--batch_size", "3"]
@@ -117,11 +123,126 @@ def test_an_ensemble_is_exported_as_one_network(workplace, tmp_path, capsys):
 
 def test_the_speed_of_the_engine_stands_beside_eager(exported, workplace):
     path = exported("onnx") / "student.onnx"
-    one, three = compare_speed(load_run(RUN), export_formats.ONNX(), path, batch_size=3, seconds=0.02)
-    for line, size in ((one, 1), (three, 3)):
-        assert re.match(
-            rf"batch {size}: \d+\.\d+ ms in onnxruntime \(spread \d+\.\d+\), \d+\.\d+ ms eager \(spread \d+\.\d+\), "
-            r"p50 on cpu, 1 thread", line)  # fmt: skip
+    run, pixels, _ = original(workplace)
+    found, undefined = compare_speed(
+        run.method.student, export_formats.ONNX(), path, pixels.float(), batch_sizes=[1, 3], seconds=0.02
+    )
+    assert undefined == {}
+    assert [(row.engine, row.batch_size) for row in found] == [
+        ("onnxruntime", 1), ("eager", 1), ("onnxruntime", 3), ("eager", 3)
+    ]  # fmt: skip
+    assert all(0 < row.latency_ms_p50 < 1000 and row.latency_n >= 3 for row in found)
+
+
+def test_latencies_are_shown_side_by_side():
+    rows = [Latency("onnxruntime", 1, 0.5, 0.6, None, 0.05, 40), Latency("eager", 1, 1.25, None, None, 0.1, 20)]
+    (line,) = in_words(rows)
+    assert line.startswith("batch 1: 0.500 ms in onnxruntime (spread 0.050), 1.250 ms eager (spread 0.100), p50")
+
+
+@pytest.mark.parametrize("file_format", FILES)
+def test_a_record_beside_the_file_says_how_close_how_fast_and_by_what(file_format, exported):
+    path = exported(file_format) / FILES[file_format]
+    record = json.loads(path.with_name(f"{path.name}.json").read_text())
+    assert (record["file"], record["size_bytes"]) == (path.name, path.stat().st_size)
+    assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert record["parity"]["images"] == record["parity"]["same_class"] == 360
+    assert 0 <= record["parity"]["max_difference"] <= record["parity"]["tolerance"] == 1e-4
+    own = metadata(file_format, path)
+    own.pop("sha256", None)  # of the tensors, in a safetensors file's card
+    assert record["metadata"] == own
+    assert record["environment"]["threads"] == 1
+    assert record["environment"]["versions"]["torch"] == version("torch")
+    timed = [row["batch_size"] for row in record["latency"]]
+    if file_format == "safetensors":
+        nothing = {"latency": "the file is the network in eager mode: there is nothing to compare"}
+        assert (timed, record["undefined"]) == ([], nothing)
+    else:
+        assert (timed, record["undefined"]) == ([1, 1, 3, 3], {})
+    if file_format != "onnx":
+        assert record["opset"] is None
+        return
+    import onnx
+
+    (opset,) = (entry.version for entry in onnx.load(path).opset_import if entry.domain in ("", "ai.onnx"))
+    assert record["opset"] == opset >= 18
+    assert record["environment"]["versions"]["onnxruntime"] == version("onnxruntime")
+
+
+def test_a_batch_too_large_to_time_is_said_and_loses_nothing(copied, capsys):
+    folder = copied("logit_matching-seed0")
+    huge = str(10**15)  # 8 petabytes of positions alone
+    arguments = ["export", str(folder), "--format", "torch_export", "--seconds", "0.02"]
+    assert main([*arguments, "--batch_size", huge]) == 0
+    shown = capsys.readouterr()
+    assert f"latency of batch {huge} was not measured" in shown.err
+    assert "give a smaller --batch_size" in shown.err
+    assert "batch 1: " in shown.out
+    record = json.loads((folder / "export" / "student.pt2.json").read_text())
+    assert [row["batch_size"] for row in record["latency"]] == [1, 1]
+    assert list(record["undefined"]) == [f"latency of batch {huge}"]
+    assert torch.export.load(folder / "export" / "student.pt2")
+
+
+@pytest.mark.parametrize("kind", [nn.utils.spectral_norm, nn.utils.weight_norm, "prune"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_a_hook_computes_are_refused_with_the_remedy(kind, workplace, tmp_path):
+    run, layer = load_run(RUN), load_run(RUN).method.student.classifier
+    if kind == "prune":
+        prune.l1_unstructured(layer, "weight", amount=0.5)
+        remedy = "torch.nn.utils.prune.remove(layer, 'weight')"
+    else:
+        kind(layer)
+        remedy = f"torch.nn.utils.remove_{kind.__name__}(layer, 'weight')"
+    run.method.student.classifier = layer
+    out = tmp_path / "student.safetensors"
+    with pytest.raises(UsageError, match="computes its weight in a hook before each pass, which no file") as caught:
+        export(run, export_formats.Safetensors(), out, 1e-4)
+    assert "layer classifier of MNISTPerceptron" in str(caught.value)
+    assert remedy in str(caught.value)
+    assert not out.exists()
+
+
+def test_parity_is_with_the_student_itself_and_not_with_a_copy_that_lost_its_hooks(workplace, tmp_path):
+    run, out = load_run(RUN), tmp_path / "student.safetensors"
+    run.method.student.classifier.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    with pytest.raises(NumericalError, match="Look for hooks, which no file holds"):
+        export(run, export_formats.Safetensors(), out, 1e-4)
+    assert not out.exists()
+
+
+def test_weights_made_plain_again_are_exported(workplace, tmp_path):
+    run, out = load_run(RUN), tmp_path / "student.safetensors"
+    prune.l1_unstructured(run.method.student.classifier, "weight", amount=0.5)
+    prune.remove(run.method.student.classifier, "weight")
+    assert export(run, export_formats.Safetensors(), out, 1e-4).max_difference == 0
+    again = load_run(RUN).method.student
+    load_weights(again, out)
+    assert (again.classifier.weight == 0).sum() == 160  # half of 32 x 10
+
+
+def test_a_network_that_cannot_be_copied_is_one_line():
+    network = nn.Linear(2, 2)
+    network.scaled = network.weight * 2
+    with pytest.raises(UsageError, match="Linear cannot be copied, as exporting needs: Only Tensors created explicit"):
+        copy_without_hooks(network)
+
+
+def test_a_checkpoint_that_is_named_is_the_one_that_is_exported(copied, monkeypatch):
+    folder = copied("logit_matching-seed0")
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["state_dict"]["student.classifier.bias"] += 1
+    (folder / "checkpoints" / "moved.ckpt").unlink(missing_ok=True)
+    torch.save(content, folder / "checkpoints" / "moved.ckpt")
+    assert main(["export", str(folder / "checkpoints" / "moved.ckpt"), "--format", "safetensors"]) == 0
+    out = folder / "export" / "moved.safetensors"
+    network = load_run(folder).method.student
+    load_weights(network, out)
+    assert torch.equal(network.classifier.bias, content["state_dict"]["student.classifier.bias"])
+    assert json.loads((folder / "export" / "moved.safetensors.json").read_text())["metadata"]["run"] == (
+        "logit_matching-seed0/checkpoints/moved.ckpt"
+    )
 
 
 def test_by_default_the_file_is_in_the_run_and_is_not_replaced(copied, capsys, the_error):

@@ -120,3 +120,31 @@ def test_an_edited_config_is_said(copied, caplog):
 
 def test_the_data_may_have_moved(copied, tmp_path):
     assert load_run(copied("independent-seed0"), data_dir=str(tmp_path / "new")).data.data_dir == str(tmp_path / "new")
+
+
+def test_a_file_of_weights_in_a_run_is_the_one_that_is_loaded(copied):
+    folder = copied("logit_matching-seed0")
+    final = load_run(folder)
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    content["state_dict"]["student.classifier.bias"] += 1
+    torch.save(content, folder / "checkpoints" / "moved.ckpt")
+    moved = load_run(folder / "checkpoints" / "moved.ckpt")
+    assert torch.equal(moved.method.student.classifier.bias, content["state_dict"]["student.classifier.bias"])
+    assert not torch.equal(moved.method.student.classifier.bias, final.method.student.classifier.bias)
+    assert (moved.name, moved.is_final) == ("logit_matching-seed0/checkpoints/moved.ckpt", False)
+    assert (final.name, final.is_final) == ("logit_matching-seed0", True)
+    assert load_run(folder / "student.safetensors").is_final
+    assert load_run(folder / "checkpoints" / "best.safetensors").card["epoch"] == final.card["epoch"]
+
+
+def test_a_checkpoint_of_a_run_that_has_not_ended_may_be_named(copied):
+    folder = copied("independent-seed0")
+    (folder / "student.safetensors").unlink()
+    assert not load_run(folder / "checkpoints" / "last.ckpt").is_final
+
+
+def test_a_file_that_is_no_weights_of_a_run_is_an_error(copied, tmp_path):
+    (tmp_path / "lonely.ckpt").write_bytes(b"")
+    for path in (tmp_path / "lonely.ckpt", copied("independent-seed0") / "result.json"):
+        with pytest.raises(UsageError, match=rf"{path.name} is no file of weights .* in a run's folder"):
+            load_run(path)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import nn
 
-from kdlab.errors import UsageError
+from kdlab.errors import IntegrityError, UsageError
 from kdlab.verbs.targets import Images, find_target
 
 CIFAR100 = Images((3, 32, 32), 100)
@@ -74,6 +75,63 @@ def test_a_file_of_weights_means_the_run_that_it_lies_in(workplace, tmp_path):
         find_target(str(tmp_path / "weights.pt"), CIFAR100)
 
 
+def test_the_weights_that_are_measured_are_those_of_the_file_that_was_named(copied):
+    run = copied("independent-seed0")
+    student = load_file(run / "student.safetensors")
+    other = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in student.items()}
+    torch.save(
+        {"state_dict": {f"student.{name}": tensor for name, tensor in other.items()}},
+        run / "checkpoints" / "other.ckpt",
+    )
+    for text, expected in (
+        (run, student),
+        (run / "student.safetensors", student),
+        (run / "checkpoints" / "other.ckpt", other),
+    ):
+        found = find_target(str(text), CIFAR100).network.state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_file_of_a_run_that_does_not_exist_or_is_damaged_is_an_error(copied):
+    run = copied("independent-seed0")
+    with pytest.raises(IntegrityError, match=r"nothing\.ckpt does not exist"):
+        find_target(str(run / "nothing.ckpt"), CIFAR100)
+    (run / "half.safetensors").write_bytes(b"half")
+    with pytest.raises(IntegrityError, match=r"half\.safetensors is damaged"):
+        find_target(str(run / "half.safetensors"), CIFAR100)
+
+
+def test_a_run_that_has_not_ended_is_profiled_by_its_architecture_and_says_so(copied, caplog):
+    run = copied("independent-seed0")
+    (run / "student.safetensors").unlink()
+    assert parameters(find_target(str(run), CIFAR100)) == 2410
+    assert f"the run in {run} has not ended; its network is profiled with random weights" in caplog.text
+
+
+def test_a_folder_that_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match=r"is no run: it holds no config\.yaml"):
+        find_target(str(tmp_path), CIFAR100)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("raise RuntimeError('no such machine\\nand more')", "RuntimeError: no such machine"),
+        ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
+        ("import sys; sys.exit('usage: something')", "SystemExit: usage: something"),
+        ("def broken(:", "SyntaxError: "),
+    ],
+)
+def test_a_module_of_ones_own_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch, content, reason):
+    (tmp_path / "own_broken.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        find_target("own_broken.Net", CIFAR100)
+    assert str(caught.value).startswith(f"own_broken cannot be imported: {reason}")
+    assert str(caught.value).endswith("; mend it, or name another class")
+    assert "\n" not in str(caught.value)
+
+
 def test_the_images_of_a_data_set_are_known_without_reading_it():
     assert Images.of_data("MNIST") == Images((1, 28, 28), 10)
     with pytest.raises(UsageError, match="there is no data set CIFAR1000; did you mean CIFAR100 or CIFAR10"):
@@ -92,6 +150,7 @@ MISTAKES = {
     "digits/logit_matchin": "digits/logit_matchin is no run's folder, config",
     "kdlab.models.Nothing": "kdlab.models.Nothing is no run's folder",
     "nowhere.Network": "nowhere.Network is no run's folder",
+    "kdlab.nowhere.Network": "kdlab.nowhere.Network is no run's folder",
     "ResNet20(depth=3)": "ResNet20 has no depth",
     "ResNet20(3)": r"ResNet20\(3\): 3 has no name; write arguments as name=value",
     "WRN(depth=x)": "depth: expected int; given x",

@@ -1,0 +1,228 @@
+"""Images per second of a distillation step: a plain PyTorch loop, and kdlab in all its ways.
+
+    python benchmarks/kd_step.py --data_dir DIR      # the CIFAR-100 training images in DIR/cifar100; about 15 minutes
+    python benchmarks/kd_step.py                     # random images
+    python benchmarks/kd_step.py --quick             # one short turn without real compiling; nothing is written
+
+ResNet32x4 -> ResNet8x4, batch 64, crop and flip, cross-entropy + T^2 KL at T = 4, SGD, everything but the Trainer.
+
+plain        the loop of `plain_loop.py`, in a process of its own that takes turns with this one
+independent  kdlab's loader, views, losses and optimizer; labels only
+uncached     the same with the teacher
+remembered   the same with a complete `CachedTeacher` in host memory; its numbers are random, speed does not care
+fp32         as it is
+fast         configs/run/fast_cpu.yaml: bfloat16 autocast, channels-last
+compiled     configs/run/compiled.yaml in addition
+
+Ratios are of the same turn. The first step of each turn does not count, nor does the whole first turn, in which
+networks are compiled. Before, one batch goes both ways: pixels and loss must be the same, or the run stops.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import measuring
+import torch
+from cache import CPU, cached, endless_batches, fill_with_anything, make_data
+from PIL import Image
+from plain_loop import TEMPERATURE, loss_of
+from torch import nn
+from torchvision.transforms import functional
+
+from kdlab.allocation import keep_freed_memory
+from kdlab.data import CIFAR100
+from kdlab.methods import IndependentStudent, LogitMatching, Method
+from kdlab.models import ResNet8x4, ResNet32x4
+from kdlab.run.fast import ChannelsLast, CompiledNetworks
+from kdlab.teachers import CachedTeacher, FrozenTeacher, Teacher
+from kdlab.teachers.resident import ResidentTable
+from kdlab.types import Batch
+
+BATCH_SIZE = 64
+CODE = ("kdlab", "configs/run", "benchmarks/plain_loop.py", "benchmarks/cache.py")
+PIXEL_LIMIT = 1e-5  # of normalised pixels, which reach 2.1: rounding of float32
+LOSS_LIMITS = {"fp32": 1e-5, "fast": 0.02, "fast, compiled": 0.02}  # relative; bfloat16 rounds to 1/256 at each layer
+HOW = {"fp32": (False, False), "fast": (True, False), "fast, compiled": (True, True)}
+RATIOS = {
+    **measuring.over(
+        *((f"{who}, {how}", "plain") for who in ("uncached", "remembered") for how in HOW),
+        *((f"remembered, {how}", f"uncached, {how}") for how in HOW),
+    ),
+    # rates the other way round: costs
+    **{f"cost of remembered / independent, {how}": (f"independent, {how}", f"remembered, {how}") for how in HOW},
+}
+ASKED = {
+    "uncached, fast / plain": "at least 2.5",
+    "remembered, fast, compiled / plain": "at least 6",
+    "cost of remembered / independent, fast, compiled": "at most 1.05",
+}
+
+
+class Variant:
+    """A method and how `fit` runs its steps, without the Trainer.
+
+    Args:
+        method: what learns from what.
+        data: makes the views.
+        fast: bfloat16 and channels-last.
+        compiled: by this backend; None for not at all.
+    """
+
+    def __init__(self, method: Method, data: CIFAR100, fast: bool, compiled: str | None) -> None:
+        self.method, self.data, self.fast = method, data, fast
+        self.callbacks = ([ChannelsLast()] if fast else []) + ([CompiledNetworks(backend=compiled)] if compiled else [])
+        self.trainer = SimpleNamespace(train_dataloader=data.train_dataloader())
+        for callback in self.callbacks:
+            callback.setup(self.trainer, method, "fit")
+        self.optimizer = method.configure_optimizers()
+        for callback in self.callbacks:
+            callback.on_fit_start(self.trainer, method)
+        method.student.train()
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of a batch that has been augmented."""
+        for callback in self.callbacks:
+            callback.on_train_batch_start(self.trainer, self.method, batch, 0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.fast):
+            terms = self.method.losses(self.method.ask_student(batch), self.method.ask_teacher(batch), batch)
+        return torch.stack(list(terms.values())).sum()
+
+    def step(self, batch: Batch) -> None:
+        """Take one step with a batch of the loader."""
+        batch = self.data.training_view(batch)
+        loss = self.loss(batch)
+        loss.item()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        for callback in self.callbacks:
+            callback.on_train_batch_end(self.trainer, self.method, None, batch, 0)
+
+    def images_per_s(self, batches: Iterator[Batch], steps: int) -> float:
+        """Take some steps, after one that does not count."""
+        self.step(next(batches))
+        began = time.perf_counter()
+        for _ in range(steps):
+            self.step(next(batches))
+        return steps * BATCH_SIZE / (time.perf_counter() - began)
+
+
+def make_variants(
+    data: CIFAR100, student: nn.Module, teacher: nn.Module, remembered: CachedTeacher, backend: str
+) -> dict[str, Variant]:
+    """Return all variants, each with a student and, where it is asked, a teacher of its own, all of equal weights."""
+
+    def matching(source: Teacher) -> Method:
+        weights = {"temperature": TEMPERATURE, "label_weight": 1.0, "logit_weight": 1.0}
+        return LogitMatching(source, student=copy.deepcopy(student), **weights)
+
+    who: dict[str, Callable[[], Method]] = {
+        "independent": lambda: IndependentStudent(student=copy.deepcopy(student)),
+        "uncached": lambda: matching(FrozenTeacher(copy.deepcopy(teacher))),
+        "remembered": lambda: matching(remembered),
+    }
+    return {
+        f"{name}, {how}": Variant(make(), data, fast, backend if compiled else None)
+        for name, make in who.items()
+        for how, (fast, compiled) in HOW.items()
+    }
+
+
+def by_pil(data: CIFAR100, batch: Batch) -> torch.Tensor:
+    """Return the images ``[B, C, H, W]`` that PIL and torchvision make of the views of a batch of the loader."""
+    padding, seen = data.augmentation.padding, []
+    for image, view in zip(batch.image, batch.view.tolist(), strict=True):
+        corner, mirrored = divmod(view, 2)
+        down, right = divmod(corner, 2 * padding + 1)
+        picture = functional.pad(Image.fromarray(image.permute(1, 2, 0).numpy()), padding)
+        picture = functional.crop(picture, down, right, *image.shape[1:])
+        picture = functional.hflip(picture) if mirrored else picture
+        seen.append(functional.normalize(functional.to_tensor(picture), data.mean, data.std))
+    return torch.stack(seen)
+
+
+def check_sameness(
+    data: CIFAR100, batch: Batch, student: nn.Module, teacher: nn.Module, variants: dict[str, Variant]
+) -> dict[str, float]:
+    """Send one batch through the plain loop and through kdlab; stop when pixels or losses differ."""
+    theirs, ours = by_pil(data, batch), data.training_view(batch)
+    loss = loss_of(copy.deepcopy(student).train(), teacher, theirs, batch.label).item()
+    found = {"largest_pixel_difference": (theirs - ours.image).abs().max().item(), "plain_loss": loss}
+    limits = {"largest_pixel_difference": PIXEL_LIMIT}
+    for how, limit in LOSS_LIMITS.items():
+        name = f"relative_loss_difference, {how}"
+        found[name], limits[name] = abs(variants[f"uncached, {how}"].loss(ours).item() / loss - 1), limit
+    wrong = [f"{name} is {found[name]:.2g}, at most {limit:g} allowed" for name, limit in limits.items()
+             if not found[name] <= limit]  # fmt: skip
+    if wrong:
+        sys.exit("the plain loop and kdlab compute different things: " + "; ".join(wrong))
+    return found | {f"limit of {name}": limit for name, limit in limits.items()}
+
+
+def measure(data: CIFAR100, args, folder: str) -> dict:
+    """Check that all compute the same, then let them take turns."""
+    torch.manual_seed(0)
+    batches = endless_batches(data)
+    batch = next(batches)
+    student = ResNet8x4(num_classes=100)
+    teacher = measuring.with_statistics(ResNet32x4(num_classes=100), data.training_view(batch).image)
+    remembered = cached(data, FrozenTeacher(copy.deepcopy(teacher)), folder, "disk")
+    fill_with_anything(remembered.file)
+    remembered._table = ResidentTable(remembered.file, CPU, remembered.asked)  # `remember` would notice
+    variants = make_variants(data, student, teacher, remembered, "eager" if args.quick else "inductor")
+    same = check_sameness(data, batch, student, teacher, variants)
+    images = None if args.data_dir is None else str(Path(args.data_dir, "cifar100", "train.safetensors").resolve())
+    told = {"images": images, "batch_size": BATCH_SIZE, "steps": args.steps, "threads": args.threads}
+    turns = []
+    with measuring.Partner("plain_loop.py", told, args.threads) as plain:
+        for turn in range(args.turns + 1):
+            rates = {"plain": plain.turn()["images_per_s"]}
+            rates |= {name: variant.images_per_s(batches, args.steps) for name, variant in variants.items()}
+            print(f"turn {turn}: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()), flush=True)
+            turns += [rates] if turn else []
+    return {"same_batch": same, "turns": turns}
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    parser = measuring.options(__doc__)
+    parser.add_argument("--data_dir", help="folder that holds cifar100/; random images without it")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=6, help="per variant and turn")
+    parser.add_argument("--threads", type=int, default=2, help="of the plain loop and of kdlab, each")
+    args = parser.parse_args()
+    if args.quick:
+        args.turns = args.steps = 1
+    keep_freed_memory()  # as the command line does
+    torch.set_num_threads(args.threads)
+    report = {"environment": measuring.environment(sys.argv, CODE), "n": args.turns, "steps": args.steps,
+              "batch_size": BATCH_SIZE, "images": "random" if args.data_dir is None else "CIFAR-100",
+              "pair": "ResNet32x4 -> ResNet8x4"}  # fmt: skip
+    data = make_data(args.data_dir, padding=0 if args.quick else 4)
+    folder = tempfile.mkdtemp()
+    try:
+        report |= measure(data, args, folder)
+    finally:
+        shutil.rmtree(folder)
+    report["images_per_s"] = {
+        name: measuring.spread([turn[name] for turn in report["turns"]]) for name in report["turns"][0]
+    }
+    report["ratios"] = measuring.ratios(report["turns"], RATIOS)
+    report["asked"] = ASKED
+    measuring.show("images per second", report["images_per_s"])
+    measuring.show("ratios", report["ratios"])
+    print(f"asked: {ASKED}\nsame batch: {report['same_batch']}")
+    if not args.quick:
+        measuring.write(report, "kd_step.json")
+
+
+if __name__ == "__main__":
+    main()
