@@ -132,8 +132,8 @@ def main() -> None:
     args = parser.parse_args()
     repeats, steps, padding = (1, 1, 0) if args.quick else (args.repeats, args.steps, 4)
     torch.set_num_threads(args.threads)
-    report = {"environment": measuring.environment(sys.argv, CODE), "n": repeats, "steps": steps, "batch_size": BATCH_SIZE,
-              "images": "random" if args.data_dir is None else "CIFAR-100"}  # fmt: skip
+    report = {"environment": measuring.environment(sys.argv, CODE), "n": repeats, "steps": steps,
+              "batch_size": BATCH_SIZE, "images": "random" if args.data_dir is None else "CIFAR-100"}  # fmt: skip
     data = make_data(args.data_dir, padding)
     torch.manual_seed(0)
     teacher = FrozenTeacher(ResNet32x4(num_classes=100))

@@ -1,26 +1,26 @@
 """The main job over several seeds: the distilled student against the independent one, on equal seeds.
 
     python benchmarks/digits_methods.py [--seeds 10] [--out benchmarks/results/digits_methods.json]
+    python benchmarks/digits_methods.py --quick    # two seeds; nothing is written
 
 Trains the teacher once, then both students with each seed, through the command line's own `main`, and writes every
 test accuracy, mean, standard deviation, 95% Student-t interval, and the paired difference with its interval.
 """
 
-import argparse
 import json
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-import torch
+import measuring
 from scipy import stats
 
 from kdlab.atomic import write_text
 from kdlab.cli import main
-from kdlab.run.environment import describe_environment
 
 METHODS = ("independent", "logit_matching")
+CODE = ("kdlab", "configs/digits")
 
 
 def accuracy(runs: Path, name: str) -> float:
@@ -64,14 +64,15 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measuring.options(__doc__)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "digits_methods.json")
+    parser.add_argument("--out", type=Path, default=measuring.RESULTS / "digits_methods.json")
     options = parser.parse_args()
-    environment = describe_environment(torch.device("cpu"))
+    environment = measuring.environment(sys.argv, CODE, (*measuring.PACKAGES, "scipy", "scikit-learn"))
     sys.argv = sys.argv[:1]  # LightningCLI warns about arguments that are not its own
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(options.seeds, Path(folder))
-    write_text(options.out, json.dumps(result | {"environment": environment}, indent=1) + "\n")
+        result = measure(2 if options.quick else options.seeds, Path(folder))
+    if not options.quick:
+        write_text(options.out, json.dumps(result | {"environment": environment}, indent=1) + "\n")
     for name in (*METHODS, "difference"):
         print(name, result[name])

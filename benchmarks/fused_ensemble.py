@@ -12,27 +12,23 @@ than the members one by one. "auto_fuses" says what `NetworkEnsemble` chooses by
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
+import measuring
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdlab.atomic import write_text
 from kdlab.models import CifarResNet, DigitsConv, MNISTNarrowConv, ResNet8x4, VGG11MLPHead
 from kdlab.models.ensemble import NetworkEnsemble
-from kdlab.run.environment import describe_environment
 
-RESULTS = Path(__file__).parent / "results"
+CODE = ("kdlab/models",)
 MEMBERS = 4
 BATCH_SIZES = (1, 8, 32, 128)
 SLOW_BATCH, SLOW_PIXELS = 128, 32 * 32  # a training step of this size takes half a minute on one core: left out
@@ -95,7 +91,7 @@ def take_turns(job: Callable, networks: dict[str, nn.Module], image: torch.Tenso
     row = {"n": rounds, "median_ms": {name: 1e3 * statistics.median(each) for name, each in times.items()}}
     for name in [name for name in networks if name != "one_by_one"]:
         ratios = [ours / loop for ours, loop in zip(times[name], times["one_by_one"], strict=True)]
-        row[f"{name}_ratio"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+        row[f"{name}_ratio"] = measuring.spread(ratios)
     return row
 
 
@@ -132,11 +128,10 @@ def cases(device: str, quick: bool) -> Iterator[dict]:
 
 def main() -> None:
     """Measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measuring.options(__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    load, rows = os.getloadavg(), []
+    environment, rows = measuring.environment(sys.argv, CODE), []
     for row in cases(args.device, args.quick):
         rows.append(row)
         single = row.get("single_ratio", {"median": float("nan")})["median"]
@@ -148,14 +143,7 @@ def main() -> None:
             flush=True,
         )
     if not args.quick:
-        file = RESULTS / ("fused_ensemble.json" if args.device == "cpu" else f"fused_ensemble_{args.device}.json")
-        environment = {
-            **describe_environment(torch.device(args.device)),
-            "threads": "see cases",
-            "load_average_before": load,
-            "load_average_after": os.getloadavg(),
-            "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        environment |= {"device": args.device, "threads": "see cases", "load_average_after": os.getloadavg()}
         parameters = {
             name: {
                 "members": MEMBERS * sum(p.numel() for p in subject.member().parameters()),
@@ -164,8 +152,7 @@ def main() -> None:
             for name, subject in SUBJECTS.items()
         }
         report = {"environment": environment, "parameters": parameters, "cases": rows}
-        write_text(file, json.dumps(report, indent=1) + "\n")
-        print(f"written to {file}")
+        measuring.write(report, "fused_ensemble.json" if args.device == "cpu" else f"fused_ensemble_{args.device}.json")
 
 
 if __name__ == "__main__":

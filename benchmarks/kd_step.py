@@ -206,7 +206,7 @@ def main() -> None:
     report = {"environment": measuring.environment(sys.argv, CODE), "n": args.turns, "steps": args.steps,
               "batch_size": BATCH_SIZE, "images": "random" if args.data_dir is None else "CIFAR-100",
               "pair": "ResNet32x4 -> ResNet8x4"}  # fmt: skip
-    data = make_data(args.data_dir, padding=0 if args.quick else 4)
+    data = make_data(args.data_dir, padding=1 if args.quick else 4)
     folder = tempfile.mkdtemp()
     try:
         report |= measure(data, args, folder)

@@ -101,7 +101,10 @@ def show(title: str, spreads: Mapping[str, Mapping[str, float]]) -> None:
     """Print medians, each with the smallest and the largest value."""
     print(title)
     for name, value in spreads.items():
-        print(f"  {name:50s} {value['median']:10,.2f} [{value['min']:,.2f}, {value['max']:,.2f}]")
+        median, smallest, largest = (
+            f"{value[key]:,.{0 if value[key] >= 100 else 3}f}" for key in ("median", "min", "max")
+        )
+        print(f"  {name:52s} {median:>10s} [{smallest}, {largest}]")
 
 
 def write(report: Mapping[str, Any], name: str) -> None:
@@ -189,7 +192,7 @@ class Turns:
         """Wait for the next turn; False when there is none any more."""
         return bool(sys.stdin.readline())
 
-    def answer(self, **values: Any) -> None:  # noqa: ANN401
+    def answer(self, **values: Any) -> None:
         """Say what came out of this turn."""
         self._answers.write(json.dumps(values) + "\n")
         self._answers.flush()

@@ -14,6 +14,7 @@ import copy
 import sys
 import tempfile
 import time
+from typing import ClassVar
 
 import measuring
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ CODE = ("kdlab/methods", "kdlab/run", "kdlab/data", "kdlab/allocation.py", "kdla
 class BareLoop(Callback):
     """Train a copy of the student in a bare loop after each epoch, and time both."""
 
-    turns: list[dict[str, float]] = []
+    turns: ClassVar[list[dict[str, float]]] = []
 
     def on_train_epoch_start(self, trainer, module):
         """Start the clock of the epoch."""
@@ -60,14 +61,14 @@ def main() -> None:
     parser.add_argument("--data_dir", default="data", help="folder that holds MNIST")
     parser.add_argument("--turns", type=int, default=10)
     args = parser.parse_args()
-    turns = 1 if args.quick else args.turns
+    wanted = 1 if args.quick else args.turns
     about = measuring.environment(sys.argv, CODE)
     sys.modules["overhead"] = sys.modules["__main__"]
     sys.argv = ["kdlab"]
     with tempfile.TemporaryDirectory() as folder:
         code = kdlab(
             ["fit", "--config", "mnist/independent", "--data.data_dir", args.data_dir, "--runs_dir", folder,
-             "--trainer.max_epochs", str(turns + 1), "--profile", "false",
+             "--trainer.max_epochs", str(wanted + 1), "--profile", "false",
              "--trainer.callbacks+=overhead.BareLoop"]
         )  # fmt: skip
     if code:

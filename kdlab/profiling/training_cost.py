@@ -93,11 +93,12 @@ class TrainingCost(Reporter):
         self._remembering = {name: part for name, part in pl_module.named_modules() if hasattr(part, "images_computed")}
         self._started = self._last_read = time.monotonic()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
-    ) -> None:
-        """Count the images, and look at the counter before it can start again."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Count the images; now, so that whoever asks when the step has ended finds them counted."""
         self._images += len(batch.image) // _streams(pl_module) * trainer.world_size
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        """Look at the counter before it can start again."""
         if time.monotonic() - self._last_read > READ_EVERY_S:
             self._energy.read()
             self._last_read = time.monotonic()
@@ -105,7 +106,7 @@ class TrainingCost(Reporter):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read clock and counter, count the multiply-adds, report."""
         self._energy.close()
-        self._spent_s, self._started = self._seconds(), None
+        self._spent_s, self._started = self.seconds, None
         if not trainer.is_global_zero:
             return
         macs = self._count(trainer, pl_module)
@@ -129,11 +130,32 @@ class TrainingCost(Reporter):
         )
         self.report(trainer)
 
+    @property
+    def seconds(self) -> float:
+        """Time of the training so far."""
+        return self._spent_s + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    @property
+    def joules(self) -> float | NotMeasured:
+        """Energy of the training so far, gross, from a fresh look at the counter."""
+        self._energy.read()
+        return NotMeasured(self._energy.missing) if self._energy.missing else self._energy.spent_mj / 1e3
+
+    @property
+    def images(self) -> int:
+        """Images that were trained on so far."""
+        return self._images
+
+    def macs_per_image(self, trainer: Trainer, pl_module: LightningModule) -> float | NotMeasured:
+        """Multiply-adds of one training image, teacher and backward passes included; an upper bound for FitNet."""
+        counted = self._count(trainer, pl_module)
+        return counted.total if isinstance(counted, TrainingMACs) else counted
+
     def state_dict(self) -> dict[str, Any]:
         """Time and energy so far, for a run that is resumed."""
         self._energy.read()
         return {
-            "seconds": self._seconds(),
+            "seconds": self.seconds,
             "energy_mj": self._energy.spent_mj,
             "missing": self._energy.missing,
             "images": self._images,
@@ -145,9 +167,6 @@ class TrainingCost(Reporter):
         self._spent_s, self._images = state_dict["seconds"], state_dict["images"]
         self._energy.spent_mj, self._energy.missing = state_dict["energy_mj"], state_dict["missing"]
         self._asked_before = state_dict.get("asked", {})  # which a checkpoint of before has not
-
-    def _seconds(self) -> float:
-        return self._spent_s + (0.0 if self._started is None else time.monotonic() - self._started)
 
     def _asked(self) -> dict[str, tuple[int, int]]:
         """Images answered and computed by each teacher that remembers, over the whole training."""

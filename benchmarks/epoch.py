@@ -1,0 +1,145 @@
+"""Images per second of whole distillation epochs: ``kdlab fit`` against torchdistill.
+
+    pip install 'kdlab[bench]'                     # torchdistill
+    python benchmarks/epoch.py --data_dir DIR      # CIFAR-100 training images in DIR/cifar100; about 15 minutes
+    python benchmarks/epoch.py                     # random images
+    python benchmarks/epoch.py --quick             # one short turn, nothing compiled; nothing is written
+
+ResNet56 -> ResNet20 (equally many parameters in both frameworks), batch 64, T = 4, label weight 0.1, SGD, the same
+5,000 images. Everything but validation counts: loader, logging, and in kdlab checkpoints. Each variant is a process
+of its own, and they take turns, one epoch each; ratios are of the same turn, and the first turn does not count.
+
+torchdistill                its own distillation box, as its example runs it: float32, two loader workers. The
+                            teacher is in training mode: nothing in the box or the example calls `eval`
+torchdistill, eval teacher  the same, the teacher in eval mode
+kdlab, fp32                 configs/cifar100/logit_matching.yaml with this pair
+kdlab, fast                 with configs/run/fast_cpu.yaml: bfloat16 autocast, channels-last
+... compiled                with configs/run/compiled.yaml in addition
+... remembered              with a CachedTeacher that knows all answers of the run
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+import measuring
+import torch
+from cache import make_data
+from safetensors.torch import save_file
+
+from kdlab.data import CIFAR100
+from kdlab.models import ResNet20, ResNet56
+from kdlab.types import Batch
+from kdlab.weights import save_weights
+
+BATCH_SIZE = 64
+CODE = ("kdlab", "configs", *(f"benchmarks/{name}.py" for name in ("kdlab_epochs", "torchdistill_epochs", "cache")))
+PACKAGES = (*measuring.PACKAGES, "torchdistill")
+FAST = ["--config", "run/fast_cpu"]
+COMPILED = [*FAST, "--config", "run/compiled"]
+KDLAB = {  # name -> how it is run, and with which teacher
+    "kdlab, fp32": ([], "frozen"),
+    "kdlab, fast": (FAST, "frozen"),
+    "kdlab, fast, compiled": (COMPILED, "frozen"),
+    "kdlab, fast, remembered": (FAST, "cached"),
+    "kdlab, fast, compiled, remembered": (COMPILED, "cached"),
+}
+THEIRS = {"torchdistill": False, "torchdistill, eval teacher": True}
+RATIOS = measuring.over(*((ours, theirs) for theirs in THEIRS for ours in KDLAB))
+ASKED = {
+    "kdlab, fast / torchdistill": "at least 2.5, better 3",
+    "kdlab, fast, remembered / torchdistill": "at least 4, better 5",
+}
+
+
+def prepare(data: CIFAR100, folder: Path) -> None:
+    """Write what the variants need: the chosen images, and the teacher, frozen and cached."""
+    split = data.train_split
+    save_file({"images": split.images, "labels": split.labels}, folder / "images.safetensors")
+    torch.manual_seed(0)
+    some = data.training_view(Batch(split.images[:64], split.labels[:64], split.index[:64], torch.zeros(64).long()))
+    save_weights(measuring.with_statistics(ResNet56(num_classes=100), some.image), folder / "teacher.safetensors", {})
+    network = {"class_path": "kdlab.models.ResNet56"}
+    frozen = {"network": network, "checkpoint": str(folder / "teacher.safetensors")}
+    teachers = {"frozen": {"class_path": "FrozenTeacher", "init_args": frozen}}
+    cached = {"teacher": teachers["frozen"], "cache_dir": str(folder / "cache")}
+    teachers["cached"] = {"class_path": "CachedTeacher", "init_args": cached}
+    for name, teacher in teachers.items():  # JSON is YAML
+        (folder / f"{name}.yaml").write_text(json.dumps(teacher))
+
+
+def kdlab_arguments(name: str, args, folder: Path, train_per_class: int) -> list[str]:
+    """Return the options of ``kdlab fit``."""
+    how, teacher = KDLAB[name]
+    data = ["--data.data_dir", args.data_dir] if args.data_dir else ["--data", "cache.RandomImages"]
+    return [
+        "--config", "cifar100/logit_matching", *how, *data, "--data.train_per_class", str(train_per_class),
+        "--data.batch_size", str(BATCH_SIZE), "--data.val_fraction", "0", "--data.augmentation", "RandomCropFlip",
+        "--model.student", "kdlab.models.ResNet20", "--model.teacher", str(folder / f"{teacher}.yaml"),
+        "--trainer.accelerator", "cpu", "--trainer.max_epochs", str(args.turns + 2),
+        "--runs_dir", str(folder / "runs"), "--name", name.replace(", ", "-"),
+    ]  # fmt: skip
+
+
+def partners(args, folder: Path, train_per_class: int) -> dict[str, measuring.Partner]:
+    """Start a process for each variant."""
+    parameters = [sum(p.numel() for p in network(num_classes=100).parameters()) for network in (ResNet20, ResNet56)]
+    told = {"images": str(folder / "images.safetensors"), "batch_size": BATCH_SIZE, "epochs": args.turns + 1,
+            "parameters": parameters}  # fmt: skip
+    started = {
+        name: measuring.Partner("torchdistill_epochs.py", told | {"eval_teacher": eval_teacher}, args.threads)
+        for name, eval_teacher in THEIRS.items()
+    }
+    for name, (_, teacher) in KDLAB.items():
+        if args.quick and "compiled" in name:
+            continue
+        told = {"arguments": kdlab_arguments(name, args, folder, train_per_class), "fill": teacher == "cached"}
+        started[name] = measuring.Partner("kdlab_epochs.py", told, args.threads)
+    return started
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    parser = measuring.options(__doc__)
+    parser.add_argument("--data_dir", help="folder that holds cifar100/; random images without it")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--images", type=int, default=5000, help="per epoch, a multiple of 100")
+    parser.add_argument("--threads", type=int, default=2, help="of each process")
+    args = parser.parse_args()
+    if find_spec("torchdistill") is None:
+        parser.error("torchdistill is not there; pip install 'kdlab[bench]'")
+    if args.quick:
+        args.turns, args.images = 1, 200
+    torch.set_num_threads(args.threads)
+    report = {"environment": measuring.environment(sys.argv, CODE, PACKAGES), "n": args.turns,
+              "batch_size": BATCH_SIZE, "images": "random" if args.data_dir is None else "CIFAR-100",
+              "images_per_epoch": args.images, "pair": "ResNet56 -> ResNet20"}  # fmt: skip
+    train_per_class = args.images // CIFAR100.num_classes
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        prepare(make_data(args.data_dir, padding=4, train_per_class=train_per_class), folder)
+        variants = partners(args, folder, train_per_class)
+        for partner in variants.values():
+            stack.enter_context(partner)
+        turns = []
+        for turn in range(args.turns + 1):
+            rates = {name: partner.turn()["images_per_s"] for name, partner in variants.items()}
+            print(f"turn {turn}: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()), flush=True)
+            turns += [rates] if turn else []
+    pairs = {label: pair for label, pair in RATIOS.items() if pair[0] in turns[0]}
+    report["images_per_s"] = {name: measuring.spread([turn[name] for turn in turns]) for name in turns[0]}
+    report |= {"ratios": measuring.ratios(turns, pairs), "asked": ASKED, "turns": turns}
+    measuring.show("images per second", report["images_per_s"])
+    measuring.show("ratios", report["ratios"])
+    print(f"asked: {ASKED}")
+    if not args.quick:
+        measuring.write(report, "epoch.json")
+
+
+if __name__ == "__main__":
+    main()

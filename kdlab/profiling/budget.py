@@ -1,0 +1,163 @@
+"""Training until something is spent: time, energy or multiply-adds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch import LightningModule, Trainer
+
+from kdlab.errors import UsageError
+from kdlab.profiling.base import Reporter
+from kdlab.profiling.results import Measurement, NotMeasured
+from kdlab.profiling.training_cost import TrainingCost
+
+log = logging.getLogger(__name__)
+
+Resource = Literal["seconds", "joules", "macs"]
+FIELDS = {"seconds": "train_s", "joules": "train_energy_j"}  # of a result.json's training_cost
+JOULES_EVERY_S = 1.0  # a look at the counter is no part of a step
+STEPS_BETWEEN_QUESTIONS = 8  # with several processes, which must agree: asking is a wait for all of them
+
+
+@dataclass(frozen=True)
+class BudgetResult(Measurement):
+    """What a training was allowed and what it spent.
+
+    Attributes:
+        resource: seconds, joules or multiply-adds ("macs").
+        amount: how much was allowed.
+        spent: how much was spent, the step in which the budget ran out included.
+        used_up: whether the budget ended the training, or its last epoch did.
+        epochs: how many were trained, parts included.
+        max_epochs: how many there would have been.
+    """
+
+    resource: Resource
+    amount: float
+    spent: float
+    used_up: bool
+    epochs: float
+    max_epochs: int | None
+
+    def metrics(self) -> dict[str, float | None]:
+        """The share of the budget that was spent."""
+        return {"budget_share": self.spent / self.amount}
+
+
+class Budget(Reporter):
+    """End a training when it has spent what another one did, so that both can be compared at equal cost.
+
+    The step in which the budget runs out is finished, the student validated as after an epoch. A schedule of the
+    learning rate follows epochs: choose ``max_epochs`` so that it ends with the budget; the log says how many those
+    are. Time and energy are those of `TrainingCost`: validation during the training counts.
+
+    Args:
+        resource: ``seconds``, ``joules`` (gross, from the device's counter), or ``macs``: multiply-adds of student and
+            teacher, forward and backward.
+        amount: how much may be spent.
+        like: instead of an amount: the folder of a finished run that spent it.
+
+    Raises:
+        UsageError: unless one of `amount` and `like` is given and is usable; in training, if the resource cannot be
+            measured here.
+    """
+
+    section = "budget"
+    headline = ("spent",)
+
+    def __init__(self, resource: Resource, amount: float | None = None, like: str | None = None) -> None:
+        super().__init__()
+        if (amount is None) == (like is None):
+            raise UsageError(f"a budget has an amount or is like another run; amount is {amount}, like is {like}")
+        self.resource: Resource = resource
+        self.amount = _spent_by(Path(like), resource) if like is not None else amount or 0.0
+        if not self.amount > 0:
+            raise UsageError(f"the budget is {self.amount:g} {resource}, but it must be a positive number")
+        self._used_up = False
+        self._macs_per_image = 0.0
+        self._joules, self._last_look = 0.0, 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count an image anew: a teacher that remembers computes less and less."""
+        if self.resource == "macs":
+            per_image = _account(trainer).macs_per_image(trainer, pl_module)
+            if isinstance(per_image, NotMeasured):
+                raise UsageError(f"there is a budget of macs, but they are {per_image}; choose seconds")
+            self._macs_per_image = per_image
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Stop after this step if the budget is used up."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if trainer.world_size == 1:
+            self._used_up = self._spent(trainer) >= self.amount
+        elif (batch_idx + 1) % STEPS_BETWEEN_QUESTIONS == 0:
+            over = self._spent(trainer) >= self.amount
+            self._used_up = bool(trainer.strategy.reduce_boolean_decision(over, all=False))
+        trainer.should_stop = trainer.should_stop or self._used_up
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report, and say which schedule would have fitted."""
+        steps = trainer.num_training_batches / trainer.accumulate_grad_batches
+        self.result = BudgetResult(
+            self.resource, self.amount, self._spent(trainer), self._used_up, trainer.global_step / steps,
+            trainer.max_epochs,
+        )  # fmt: skip
+        if not trainer.is_global_zero:
+            return
+        if not self._used_up:
+            log.warning(
+                "of a budget of %g %s only %g were spent in %s epochs; raise max_epochs for a comparison at equal cost",
+                self.amount, self.resource, self.result.spent, trainer.max_epochs,
+            )  # fmt: skip
+        elif trainer.max_epochs and self.result.epochs < trainer.max_epochs - 0.5:
+            log.warning(
+                "the budget of %g %s was used up after %.1f of %d epochs; a learning-rate schedule made for all of "
+                "them had not come to its end: set max_epochs to %d to have both end together",
+                self.amount, self.resource, self.result.epochs, trainer.max_epochs, max(1, round(self.result.epochs)),
+            )  # fmt: skip
+        self.report(trainer)
+
+    def _spent(self, trainer: Trainer) -> float:
+        account = _account(trainer)
+        if self.resource == "seconds":
+            return account.seconds
+        if self.resource == "macs":
+            return account.images * self._macs_per_image
+        if time.monotonic() - self._last_look > JOULES_EVERY_S:
+            joules, self._last_look = account.joules, time.monotonic()
+            if isinstance(joules, NotMeasured):
+                raise UsageError(f"there is a budget of joules, but energy is {joules}; choose seconds or macs")
+            self._joules = joules
+        return self._joules
+
+
+def _account(trainer: Trainer) -> TrainingCost:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, TrainingCost):
+            return callback
+    raise UsageError("Budget reads the account of TrainingCost; leave --profile on, or add it to trainer.callbacks")
+
+
+def _spent_by(folder: Path, resource: Resource) -> float:
+    """Return what a finished run spent."""
+    try:
+        cost = json.loads((folder / "result.json").read_text())["training_cost"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder} is no finished run with a training_cost in result.json; name one") from error
+    if resource == "macs":
+        per_epoch = cost.get("train_macs_per_epoch")
+        spent = per_epoch and per_epoch * cost["train_images"] / cost["images_per_epoch"]
+    else:
+        spent = cost.get(FIELDS[resource])
+    if not spent:
+        reason = cost.get("macs_reason" if resource == "macs" else "reason")
+        raise UsageError(f"{folder} did not measure {resource} ({reason}); choose another resource")
+    return float(spent)

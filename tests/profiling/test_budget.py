@@ -1,0 +1,153 @@
+"""Trainings that end when something is spent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+import lightning.pytorch as pl
+import pytest
+
+from kdlab.cli import main
+from kdlab.data import Digits
+from kdlab.errors import UsageError
+from kdlab.methods import IndependentStudent, LogitMatching
+from kdlab.models import DigitsConv
+from kdlab.profiling import Budget, NotMeasured, TrainingCost, energy_account
+from kdlab.teachers import FrozenTeacher
+
+FORWARD = 64 * 27 + 16 * 162 + 4 * 324 + 60  # multiply-adds of DigitsConv
+STEP = 20 * (
+    FORWARD + 2 * FORWARD - 64 * 27
+)  # of 20 images, forward and backward; nobody asks for the gradient of pixels
+STEPS_PER_EPOCH = 9  # 180 images
+
+
+def train(budget, method=None, epochs=10, cost=None, **options):
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=epochs, callbacks=[budget, cost or TrainingCost()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        use_distributed_sampler=False, **options,
+    )  # fmt: skip
+    trainer.fit(method or IndependentStudent(student=DigitsConv()), Digits(train_per_class=18, batch_size=20))
+    return trainer
+
+
+@pytest.mark.parametrize("steps", [1, 4, STEPS_PER_EPOCH, 14])
+def test_multiply_adds_end_it_with_the_step_that_spends_the_last(steps):
+    budget = Budget("macs", amount=(steps - 0.5) * STEP)
+    trainer = train(budget)
+    assert trainer.global_step == steps
+    assert budget.result.spent == steps * STEP
+    assert budget.result.used_up
+    assert budget.result.epochs == pytest.approx(steps / STEPS_PER_EPOCH)
+
+
+def test_the_teachers_share_is_spent_too():
+    alone, distilled = Budget("macs", amount=20 * STEP), Budget("macs", amount=20 * STEP)
+    matching = LogitMatching(FrozenTeacher(DigitsConv()), student=DigitsConv())
+    assert train(alone).global_step == 20
+    share = STEP / (STEP + 20 * FORWARD)
+    assert train(distilled, matching).global_step == pytest.approx(20 * share, abs=1)
+
+
+def test_seconds_end_it_and_a_schedule_that_fits_is_named(caplog):
+    class Slow(pl.Callback):
+        def on_train_batch_start(self, *args):
+            time.sleep(0.05)
+
+    budget = Budget("seconds", amount=0.6)
+    with caplog.at_level(logging.WARNING):
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, max_epochs=50, callbacks=[Slow(), TrainingCost(), budget], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(IndependentStudent(student=DigitsConv()), Digits(train_per_class=18, batch_size=20))
+    assert 1 <= trainer.global_step <= 12
+    assert budget.result.spent >= 0.6
+    assert "set max_epochs to" in caplog.text
+
+
+def test_joules_are_read_from_the_counter(monkeypatch):
+    class Counter:
+        name = "a counter"
+        read = 0
+
+        def energy_mj(self):
+            Counter.read += 1
+            return 5e3 * Counter.read  # 5 J from look to look
+
+    monkeypatch.setattr(energy_account, "find_meter", lambda device: Counter())
+    monkeypatch.setattr("kdlab.profiling.budget.JOULES_EVERY_S", -1.0)
+    budget = Budget("joules", amount=30)
+    assert train(budget).global_step == 6
+    assert budget.result.used_up
+
+
+def test_a_budget_that_is_not_used_up_is_said(caplog):
+    budget = Budget("macs", amount=100 * STEP)
+    with caplog.at_level(logging.WARNING):
+        train(budget, epochs=1)
+    assert not budget.result.used_up
+    assert "raise max_epochs for a comparison at equal cost" in caplog.text
+
+
+def test_what_cannot_be_measured_cannot_be_budgeted(monkeypatch):
+    monkeypatch.setattr(energy_account, "find_meter", lambda device: NotMeasured("no counter"))
+    with pytest.raises(UsageError, match=r"energy is not measured \(no counter\); choose seconds or macs"):
+        train(Budget("joules", amount=1))
+    monkeypatch.setattr(TrainingCost, "macs_per_image", lambda *_: NotMeasured("an LSTM"))
+    with pytest.raises(UsageError, match=r"they are not measured \(an LSTM\); choose seconds"):
+        train(Budget("macs", amount=1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "amount is None, like is None"),
+        ({"amount": 1, "like": "runs/x"}, "amount is 1, like is runs/x"),
+        ({"amount": 0}, "the budget is 0 macs, but it must be a positive number"),
+        ({"amount": float("nan")}, "the budget is nan macs"),
+        ({"like": "nowhere"}, "nowhere is no finished run with a training_cost in result.json"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        Budget("macs", **arguments)
+
+
+def test_a_run_without_an_account_is_refused():
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, callbacks=[Budget("seconds", amount=1)], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="leave --profile on"):
+        trainer.fit(IndependentStudent(student=DigitsConv()), Digits(train_per_class=18, batch_size=20))
+
+
+def test_an_independent_student_spends_what_a_distilled_one_did(tmp_path):
+    few = ["--data.train_per_class", "18", "--data.batch_size", "20", "--runs_dir", str(tmp_path), "--profile", "true"]
+    quick = ["--trainer.callbacks+=LatencyProfiler", "--trainer.callbacks.seconds", "0.01"]
+    student = ["--model.student", "DigitsConv"]
+    teacher = ["--model.teacher", "FrozenTeacher", "--model.teacher.network", "DigitsConv",
+               "--model.teacher.network.widths", "[3,6,6]"]  # fmt: skip
+    kd = ["fit", "--config", "digits/logit_matching", *few, *quick, *student, *teacher, "--trainer.max_epochs", "2"]
+    assert main(kd) == 0
+    done = tmp_path / "digits" / "logit_matching-seed0"
+    budget = [
+        "--trainer.callbacks+=Budget",
+        "--trainer.callbacks.resource",
+        "macs",
+        "--trainer.callbacks.like",
+        str(done),
+    ]
+    alone = ["fit", "--config", "digits/independent", *few, *quick, *student, *budget, "--trainer.max_epochs", "20"]
+    assert main(alone) == 0
+    one, other = (json.loads((tmp_path / "digits" / name / "result.json").read_text())
+                  for name in ("logit_matching-seed0", "independent-seed0"))  # fmt: skip
+    spent = 2 * one["training_cost"]["train_macs_per_epoch"]
+    assert other["budget"]["amount"] == pytest.approx(spent)
+    assert spent <= other["budget"]["spent"] <= spent + 20 * 3 * FORWARD
+    assert other["budget"]["used_up"]
+    assert other["training_cost"]["train_images"] > one["training_cost"]["train_images"]
