@@ -131,7 +131,8 @@ def test_an_independent_student_spends_what_a_distilled_one_did(tmp_path):
     quick = ["--trainer.callbacks+=LatencyProfiler", "--trainer.callbacks.seconds", "0.01"]
     student = ["--model.student", "DigitsConv"]
     teacher = ["--model.teacher", "FrozenTeacher", "--model.teacher.network", "DigitsConv",
-               "--model.teacher.network.widths", "[3,6,6]"]  # fmt: skip
+               "--model.teacher.network.widths", "[3,6,6]", "--model.teacher.checkpoint", "null",
+               "--model.teacher.recipe", "null"]  # fmt: skip
     kd = ["fit", "--config", "digits/logit_matching", *few, *quick, *student, *teacher, "--trainer.max_epochs", "2"]
     assert main(kd) == 0
     done = tmp_path / "digits" / "logit_matching-seed0"
