@@ -17,16 +17,23 @@ Config = Mapping[str, Any]
 
 
 def science(config: Config) -> dict[str, Any]:
-    """Return what decides the weights: model, data, seed and the Trainer's `TRAINER_KEYS`."""
+    """Return what decides the weights: model, data, seed, the Trainer's `TRAINER_KEYS` and foreign callbacks."""
     data = dict(config.get("data") or {})
     data["init_args"] = {key: value for key, value in (data.get("init_args") or {}).items() if key not in PLACES}
     trainer = config.get("trainer") or {}
+    options = {key: trainer[key] for key in TRAINER_KEYS if trainer.get(key) is not None}
+    # weight averaging, early stopping: what is not ours may change what is learnt
+    foreign = [callback for callback in trainer.get("callbacks") or [] if not _is_ours(callback)]
     return {
         "model": _without_places(config.get("model")),
         "data": data,
         "seed_everything": config.get("seed_everything"),
-        "trainer": {key: trainer[key] for key in TRAINER_KEYS if trainer.get(key) is not None},
+        "trainer": options | ({"callbacks": foreign} if foreign else {}),
     }
+
+
+def _is_ours(callback: Config) -> bool:
+    return str(callback.get("class_path")).startswith("kdlab.")
 
 
 def _without_places(node: Any) -> Any:  # noqa: ANN401

@@ -55,6 +55,11 @@ def test_a_config_does_not_differ_from_itself():
         ("trainer/max_epochs", 30, "trainer.max_epochs was 15, is 30"),
         ("trainer/precision", "bf16-mixed", "trainer.precision was None, is bf16-mixed"),
         ("trainer/gradient_clip_val", 1.0, "trainer.gradient_clip_val was None, is 1.0"),
+        (
+            "trainer/callbacks",
+            [{"class_path": "own.SWA"}],
+            "trainer.callbacks was None, is [{'class_path': 'own.SWA'}]",
+        ),
     ],
 )
 def test_what_decides_the_weights_is_said_with_both_values(key, value, text):
@@ -67,6 +72,7 @@ def test_what_decides_the_weights_is_said_with_both_values(key, value, text):
         ("data/init_args/data_dir", "/mnt/data"), ("data/init_args/resident", False),
         ("data/init_args/eval_batch_size", 7), ("trainer/accelerator", "gpu"), ("trainer/log_every_n_steps", 1),
         ("runs_dir", "/mnt/runs"), ("experiment", "x"), ("name", "b"), ("model/init_args/extra", None),
+        ("trainer/callbacks", [{"class_path": "kdlab.run.checkpoints.ResumePoint"}]),
     ],
 )  # fmt: skip
 def test_places_and_names_and_what_is_not_given_make_no_difference(key, value):
