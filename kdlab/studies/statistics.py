@@ -94,12 +94,9 @@ class PairedDifference:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values so that the chance of one false discovery among all is at most that of one test.
 
-    The k-th smallest of m is multiplied by m - k + 1, is no smaller than the one before, and is 1 at most.
-    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979; computed by statsmodels.
     """
-    corrected = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, position in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
-        corrected[position] = largest
+    from statsmodels.stats.multitest import multipletests  # takes seconds
+
+    corrected: list[float] = multipletests(p_values, method="holm")[1].tolist() if p_values else []
     return corrected
