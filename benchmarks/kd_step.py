@@ -1,6 +1,6 @@
 """Images per second of a distillation step: a plain PyTorch loop, and kdlab in all its ways.
 
-    python benchmarks/kd_step.py --data_dir DIR      # the CIFAR-100 training images in DIR/cifar100; about 15 minutes
+    python benchmarks/kd_step.py --data_dir DIR      # the CIFAR-100 training images in DIR/cifar100; about ten minutes
     python benchmarks/kd_step.py                     # random images
     python benchmarks/kd_step.py --quick             # one short turn without real compiling; nothing is written
 

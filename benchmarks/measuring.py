@@ -104,7 +104,7 @@ def show(title: str, spreads: Mapping[str, Mapping[str, float]]) -> None:
         median, smallest, largest = (
             f"{value[key]:,.{0 if value[key] >= 100 else 3}f}" for key in ("median", "min", "max")
         )
-        print(f"  {name:52s} {median:>10s} [{smallest}, {largest}]")
+        print(f"  {name:60s} {median:>10s} [{smallest}, {largest}]")
 
 
 def write(report: Mapping[str, Any], name: str) -> None:

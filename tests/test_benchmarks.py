@@ -1,0 +1,256 @@
+"""Benchmarks: what they share, that they have a help, and that each result says where it was measured."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kdlab.types import Batch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PARTNERS = {"plain_loop.py", "kdlab_epochs.py", "torchdistill_epochs.py"}  # processes that benchmarks start
+SCRIPTS = sorted(
+    path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text() and path.name not in PARTNERS
+)
+RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+# at the start of a text or of a word in it; "images / s" is none, and /sys is the same on every machine
+ABSOLUTE_PATH = re.compile(r"(?:^|[\s=:'\"(,])(?:/(?!sys/|proc/)\w|~/|[A-Za-z]:\\)")
+
+
+@pytest.fixture(autouse=True)
+def as_a_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Benchmarks import each other by name: their folder is in front, as when one of them is run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def measuring(as_a_script: None) -> ModuleType:
+    return importlib.import_module("measuring")
+
+
+# -- numbers --------------------------------------------------------------------------------------------------
+
+
+def test_a_spread_is_the_median_and_both_ends(measuring: ModuleType) -> None:
+    assert measuring.spread([3.0, 1.0, 7.0]) == {"median": 3.0, "min": 1.0, "max": 7.0}
+    assert measuring.spread([4.0, 1.0]) == {"median": 2.5, "min": 1.0, "max": 4.0}
+
+
+def test_a_ratio_is_of_the_same_turn(measuring: ModuleType) -> None:
+    turns = [{"fast": 4.0, "plain": 1.0}, {"fast": 9.0, "plain": 3.0}, {"fast": 1.0, "plain": 2.0}]
+
+    found = measuring.ratios(turns, measuring.over(("fast", "plain")) | {"cost": ("plain", "fast")})
+
+    assert found["fast / plain"] == {"median": 3.0, "min": 0.5, "max": 4.0}  # the ratio of medians would be 2
+    assert found["cost"] == pytest.approx({"median": 1 / 3, "min": 0.25, "max": 2.0})
+
+
+def test_batch_norms_get_the_statistics_of_the_images(measuring: ModuleType) -> None:
+    norm = nn.BatchNorm2d(1)
+    image = torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
+
+    network = measuring.with_statistics(nn.Sequential(norm), image)
+
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert float(norm.running_mean) == 3.0
+    assert float(norm.running_var) == 8.0  # ((1 - 3)^2 + (5 - 3)^2) / (2 - 1)
+    assert (norm.momentum, network.training) == (0.1, False)
+    torch.testing.assert_close(network(image).flatten(), torch.tensor([-2.0, 2.0]) / 8**0.5)
+
+
+# -- where it was measured ------------------------------------------------------------------------------------
+
+
+def test_the_command_names_no_folder_of_this_machine(measuring: ModuleType) -> None:
+    arguments = ["--data_dir", "/home/somebody/data", "--out=../results/x.json", "/mnt/disk/", "--turns", "3"]
+
+    line = measuring.command_line("benchmarks/cache.py", arguments)
+
+    assert line == "python benchmarks/cache.py --data_dir data --out=x.json disk --turns 3"
+
+
+def test_the_environment_names_hardware_versions_commit_and_command(measuring: ModuleType) -> None:
+    found = measuring.environment(["/somewhere/benchmarks/cache.py", "--data_dir", "/a/b"], ["kdlab/data"], ["numpy"])
+
+    assert found["command"] == "python benchmarks/cache.py --data_dir b"
+    assert found["threads"] == torch.get_num_threads()
+    assert found["torch"] == torch.__version__
+    assert re.fullmatch(r"\d+\.\d+.*", found["versions"]["numpy"])
+    assert found["cpu"]
+    assert len(found["load_average_before"]) == 3
+    assert not paths_in(found)
+
+
+def test_only_changes_of_the_measured_code_are_listed(
+    measuring: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*command: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        return subprocess.run(["git", *who, *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    for name in ("kdlab/data/loader.py", "kdlab/losses/base.py", "benchmarks/cache.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    monkeypatch.setattr(measuring, "HERE", tmp_path / "benchmarks")
+    (tmp_path / "kdlab/losses/base.py").write_text("2\n")
+    assert measuring.environment(["cache.py"], ["kdlab/data"])["uncommitted_changes"] == []
+
+    (tmp_path / "kdlab/data/loader.py").write_text("2\n")
+    (tmp_path / "benchmarks/cache.py").write_text("2\n")
+    found = measuring.environment(["cache.py"], ["kdlab/data"])
+
+    assert found["git_commit"] == git("rev-parse", "HEAD").strip()
+    assert found["uncommitted_changes"] == [" M benchmarks/cache.py", " M kdlab/data/loader.py"]
+
+
+def test_outside_a_checkout_the_commit_is_not_known(
+    measuring: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
+
+    found = measuring.environment(["cache.py"], [], ["no-such-package"])
+
+    assert (found["git_commit"], found["uncommitted_changes"]) == (None, [])
+    assert found["versions"] == {"no-such-package": None}
+
+
+def test_the_processor_has_a_name_with_and_without_cpuinfo(measuring: ModuleType, tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Fast: 9000\nprocessor\t: 1\nmodel name\t: Fast: 9000\n")
+
+    assert measuring.cpu_name(cpuinfo) == "Fast: 9000"
+    assert measuring.cpu_name(tmp_path / "none")
+
+
+# -- taking turns -----------------------------------------------------------------------------------------------
+
+
+def test_a_partner_works_in_its_turn_and_says_why_it_died(measuring: ModuleType, tmp_path: Path) -> None:
+    script = tmp_path / "counting.py"
+    script.write_text(
+        f"import json, sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "from measuring import Turns\n"
+        "turns, told = Turns(), json.loads(sys.argv[1])\n"
+        "for count in (1, 2, 3):\n"
+        "    assert turns.wait()\n"
+        "    print('this is no answer')\n"
+        "    if count == 3: sys.exit('three is too much')\n"
+        "    turns.answer(total=count * told['step'])\n"
+    )
+    with measuring.Partner(str(script), {"step": 5}, threads=1) as partner:
+        assert [partner.turn(), partner.turn()] == [{"total": 5}, {"total": 10}]
+        with pytest.raises(RuntimeError, match=r"counting\.py has died:\n(?s:.*)three is too much"):
+            partner.turn()
+
+
+# -- the same work on both sides ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def some_images() -> Any:
+    """CIFAR-100 as `kd_step` reads it, of 200 images of noise."""
+    cache = importlib.import_module("cache")
+    few = type("Few", (cache.RandomImages,), {"num_train_images": 200})
+    return few(batch_size=64, val_fraction=0.0, augmentation=cache.RandomCropFlip(4))
+
+
+def test_pil_makes_the_same_pixels_of_every_view(some_images: Any) -> None:
+    view = torch.arange(162)
+    split = some_images.train_split
+    batch = Batch(split.images[view], split.labels[view], split.index[view], view)
+
+    theirs = importlib.import_module("kd_step").by_pil(some_images, batch)
+
+    # normalised pixels reach 2.1: some roundings of float32
+    torch.testing.assert_close(some_images.training_view(batch).image, theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("factor", "message"), [(1.0, None), (1 + 5e-5, "relative_loss_difference, fp32 is 5e-05")])
+def test_a_loss_that_differs_stops_the_benchmark(some_images: Any, factor: float, message: str | None) -> None:
+    kd_step = importlib.import_module("kd_step")
+    student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(3072, 100)) for _ in range(2))
+
+    def loss(batch: Batch) -> torch.Tensor:
+        found: torch.Tensor = factor * kd_step.loss_of(student, teacher, batch.image, batch.label)
+        return found
+
+    variants = {f"uncached, {how}": SimpleNamespace(loss=loss) for how in kd_step.LOSS_LIMITS}
+    arguments = (some_images, next(iter(some_images.train_dataloader())), student, teacher, variants)
+    if message is None:
+        assert kd_step.check_sameness(*arguments)["largest_pixel_difference"] < 1e-6
+    else:
+        with pytest.raises(SystemExit, match=message):
+            kd_step.check_sameness(*arguments)
+
+
+# -- all of them ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_benchmark_explains_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"python benchmarks/{name}" in shown
+    assert "--quick" in shown
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+def test_every_result_says_where_it_was_measured(path: Path) -> None:
+    result = json.loads(path.read_text())
+    environment = result["environment"]
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", environment["git_commit"])
+    assert environment["command"]
+    assert environment.get("cpu") or environment["device"]
+    assert environment["python"]
+    assert environment.get("torch") or environment["versions"]["torch"]
+    # first_run.json is the result.json of one run
+    assert "n" in keys_of(result) or "seed" in result
+    assert not paths_in(result)
+
+
+def test_an_absolute_path_would_be_found() -> None:
+    assert paths_in({"a": ["python x.py --data_dir /home/me"]}) == ["python x.py --data_dir /home/me"]
+    assert paths_in({"a": "--out=/x", "b": "~/data", "c": "C:\\data"}) == ["--out=/x", "~/data", "C:\\data"]
+    assert not paths_in({"fast / plain": "images/s", "unit": "1 / s", "file": "kdlab/data"})
+
+
+def paths_in(value: Any) -> list[str]:
+    """All texts that hold an absolute path."""
+    if isinstance(value, dict):
+        return [path for each in value.items() for part in each for path in paths_in(part)]
+    if isinstance(value, (list, tuple)):
+        return [path for each in value for path in paths_in(each)]
+    return [value] if isinstance(value, str) and ABSOLUTE_PATH.search(value) else []
+
+
+def keys_of(value: Any) -> set[str]:
+    """All names in a result, however deep."""
+    if isinstance(value, dict):
+        return set(value) | {key for each in value.values() for key in keys_of(each)}
+    return {key for each in value for key in keys_of(each)} if isinstance(value, list) else set()
