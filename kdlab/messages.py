@@ -46,7 +46,10 @@ def our_error(error: BaseException | None) -> KDLabError | None:
 
 
 def set_up_messages() -> None:
-    """Let kdlab's own messages through, and quiet what Lightning says to advertise or to itself."""
+    """Let kdlab's own messages through, and quiet what Lightning says to advertise or to itself.
+
+    Call it after what needs Lightning has been imported: its import turns its own messages on.
+    """
     logger = logging.getLogger("kdlab")
     handler = logging.StreamHandler()  # anew for each call: it keeps the stderr of its making
     handler.setFormatter(logging.Formatter("kdlab: %(message)s"))

@@ -55,6 +55,6 @@ def cost_table(result: dict[str, Any]) -> Table | None:
         table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         table.add_row(*(row[column] for column in columns))
-    if notes := notes_on(profile):  # as they are: "[Errno 13]" is no colour
+    if notes := notes_on(profile):  # as they are: "[nvml]" is no style
         table.caption, table.caption_justify, table.caption_style = Text("\n".join(notes)), "left", ""
     return table

@@ -373,13 +373,13 @@ def test_a_run_ends_with_the_cells_and_notes_of_this_table():
     costs = measure(targets_of(Recording("small", [], 3)), CPU, batch_size=4, seconds=0.02)
     profile = costs[0].profile()
     profile["macs"] |= {"uncounted_ops": {"aten::cdist": 1}, "macs_doubts": ["nobody counts aten::cdist (x1)"]}
-    profile["energy"] = {"energy_mj_per_image": None, "reason": "[Errno 13] no permission"}
+    profile["energy"] = {"energy_mj_per_image": None, "reason": "[nvml] no permission"}
     shown = printed(cost_table(result_of(profile)))
     assert "What DigitsConv costs on this machine" in shown
     assert "650" in shown  # parameters
     for note in (
         "latency: not measured (RuntimeError: out of memory)", "nobody counts aten::cdist (x1).",
-        "energy: not measured ([Errno 13] no permission)",
+        "energy: not measured ([nvml] no permission)",
     ):  # fmt: skip
         assert note in shown
 
