@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from kdlab.allocation import keep_freed_memory
+from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
 from kdlab.verbs import VERBS, run_verb
 
@@ -31,6 +32,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if arguments and arguments[0] in VERBS:
             run_verb(arguments[0], arguments[1:])
             return 0
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in TRAINING_VERBS:
+            raise UsageError(f"there is no verb {arguments[0]}{did_you_mean(arguments[0], [*TRAINING_VERBS, *VERBS])}")
         return _train(arguments)
     except SystemExit as end:
         # Lightning turns Ctrl-C into exit(1)
@@ -60,10 +63,8 @@ def _train(arguments: list[str]) -> int:
 
 def _prepared(arguments: list[str]) -> list[str]:
     """Find the configs that are meant by name, and remember whether the whole help is wanted."""
-    from kdlab.parser import KDLabParser, did_you_mean
+    from kdlab.parser import KDLabParser
     from kdlab.yaml_check import find_configs
 
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in TRAINING_VERBS:
-        raise UsageError(f"there is no verb {arguments[0]}{did_you_mean(arguments[0], [*TRAINING_VERBS, *VERBS])}")
     KDLabParser.full_help = "--help_all" in arguments
     return find_configs(["--help" if argument == "--help_all" else argument for argument in arguments])

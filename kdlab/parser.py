@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
 
 PACKAGED_CONFIGS = Path(__file__).parent / "configs"  # in an installed wheel
@@ -182,14 +183,6 @@ def _known_classes() -> list[str]:
     """The public classes that may be given by their short name."""
     modules = ("kdlab.methods", "kdlab.losses", "kdlab.teachers", "kdlab.data")
     return [name for module in modules for name in importlib.import_module(module).__all__]
-
-
-def did_you_mean(name: str, known: list[str]) -> str:
-    """Return the end of a message that names what is like `name` among the known names, or all if they are few."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there are: {', '.join(sorted(known))}" if 0 < len(known) <= 12 else ""
 
 
 def _first_sentence(text: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import NoReturn
 
+from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
 
 
@@ -34,8 +35,6 @@ class VerbParser(argparse.ArgumentParser):
         """Raise a `UsageError` with the option, what is wrong with it, and where to look."""
         text = re.sub(r"^argument ", "", message)
         if match := re.match(r"unrecognized arguments: (--[^\s=]+)", text):
-            from kdlab.parser import did_you_mean  # takes seconds, which only a mistake costs
-
             known = [option for option in self._option_string_actions if option.startswith("--")]
             raise UsageError(f"{self.prog} has no option {match[1]}{did_you_mean(match[1], known)}")
         raise UsageError(f"{text}; see: python -m {self.prog} --help")

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 import kdlab.data
 import kdlab.models
+from kdlab.close_names import did_you_mean
 from kdlab.config_checks import import_class, network_slots
 from kdlab.errors import KDLabError, UsageError
-from kdlab.parser import KDLabParser, brief, did_you_mean, find_config
+from kdlab.parser import KDLabParser, brief, find_config
 from kdlab.run.folder import RunFolder
 from kdlab.verbs.loaded import LoadedRun, load_config, load_run
 from kdlab.weights import load_weights
