@@ -39,6 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # Lightning turns Ctrl-C into exit(1)
         return 130 if isinstance(end.__context__, KeyboardInterrupt) else int(end.code or 0)
     except KeyboardInterrupt:
+        print("kdlab: interrupted; files of before are as they were", file=sys.stderr)
         return 130
     except Exception as error:
         from kdlab.messages import report

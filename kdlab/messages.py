@@ -29,6 +29,8 @@ def explained(error: Exception) -> tuple[int, str]:
         return UsageError.exit_code, " ".join(str(error).split())
     if isinstance(error, PermissionError):
         return UsageError.exit_code, f"no permission for {error.filename}; choose another folder or change its mode"
+    if isinstance(error, OSError) and error.filename is not None:
+        return UsageError.exit_code, f"{error.filename}: {error.strerror}; choose another file or folder"
     return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
 
 

@@ -75,7 +75,9 @@ def _latency_cells(run: Mapping[str, Any], batch_size: int) -> dict[str, str]:
 
 def _cell_of(profile: Profile, section: str, figure: str, unit: float | None = None) -> str:
     value = profile.get(section, {}).get(figure)
-    return _number(value) if value is None or unit is None else f"{value / unit:,.3f}"
+    if value is None or unit is None:
+        return _number(value)
+    return f"{value / unit:,.3f}" if value >= unit else f"{value / unit:.3g}"
 
 
 def _number(value: float | None) -> str:

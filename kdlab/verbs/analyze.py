@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kdlab.errors import UsageError
 from kdlab.verbs.arguments import VerbParser, positive_float
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def parser() -> VerbParser:
     parser.add_argument(
         "--ddof", type=int, choices=(0, 1), help="of the standardization: 1 sample, 0 population [the run's, else 1]"
     )
+    parser.add_argument(
+        "--without_teacher", action="store_true", help="go on where the weights of a run's teacher are gone"
+    )
     parser.add_argument("--data_dir", metavar="DIR", help="where the data are, if not where the run found them")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="where to run it [auto]")
     return parser
@@ -64,9 +68,12 @@ def main(arguments: Sequence[str]) -> None:
 
     set_up_messages()
     device = find_device(options.accelerator)
-    subject = Subject.load(options.run, options.data_dir)
+    required = not options.without_teacher
+    subject = Subject.load(options.run, options.data_dir, required)
     against_path = options.against or find_independent(subject.folder.path)
-    against = None if against_path is None else Subject.load(against_path, options.data_dir)
+    against = None if against_path is None else Subject.load(against_path, options.data_dir, required)
+    if against is not None and against.run.weights == subject.run.weights:
+        raise UsageError(f"--against is {against_path}, the run itself; name another run")
     temperature, ddof = loss_settings(subject.run, options.temperature, options.ddof)
     layers = choose_layers(subject.run, subject.teacher, options.layers)
     splits: dict[str, Analysis] = {}

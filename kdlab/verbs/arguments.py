@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
+from pathlib import Path
 from typing import NoReturn
 
 from kdlab.close_names import did_you_mean
@@ -38,6 +40,23 @@ class VerbParser(argparse.ArgumentParser):
             known = [option for option in self._option_string_actions if option.startswith("--")]
             raise UsageError(f"{self.prog} has no option {match[1]}{did_you_mean(match[1], known)}")
         raise UsageError(f"{text}; see: python -m {self.prog} --help")
+
+
+def check_file(path: Path) -> None:
+    """See that a file can be written, before minutes are spent on what shall stand in it.
+
+    Raises:
+        UsageError: if it cannot.
+    """
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder; name a file in it, for example {path / 'profile.txt'}")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        what = "may not be written to" if above.is_dir() else "is no folder"
+        raise UsageError(f"--out {path} cannot be written: {above} {what}; choose another file") from error
 
 
 def image_shape(text: str) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdlab.errors import UsageError
-from kdlab.verbs.arguments import VerbParser, positive_float, positive_int
+from kdlab.verbs.arguments import VerbParser, check_file, positive_float, positive_int
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str]) -> None:
     out = Path(options.out) if options.out else _default(Path(options.run), suffix)
     if out.suffix != suffix:
         raise UsageError(f"--out is {out}, but readers know {options.format} by the ending {suffix}; add it")
+    if not out.exists():
+        check_file(out)
     if out.is_dir() or (out.exists() and not options.overwrite):
         raise UsageError(f"{out} is there already; give --overwrite to replace it, or another --out")
 

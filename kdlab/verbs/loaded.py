@@ -15,7 +15,7 @@ from kdlab.methods import Method
 from kdlab.parser import find_config
 from kdlab.run.folder import RunFolder
 from kdlab.run.science import differences, science
-from kdlab.teachers import Teacher
+from kdlab.teachers import FrozenTeacher, Teacher
 from kdlab.training_cli import KDLabCLI
 from kdlab.weights import Card, load_weights
 from kdlab.yaml_check import check_yaml
@@ -58,14 +58,23 @@ class LoadedRun:
         """Whether these are the weights that the run's protocol names, those of its result.json."""
         return self.folder is not None and self.weights == self.folder.student
 
-    def teacher(self) -> Teacher | None:
-        """Return the teacher with its weights; None where the run has none or its weights are not there (logged)."""
+    def teacher(self, required: bool = True) -> Teacher | None:
+        """Return the teacher with its weights; None where the run has none, or one that is not kept (logged).
+
+        Args:
+            required: whether weights that are not there are an error; otherwise there is no teacher (logged).
+
+        Raises:
+            IntegrityError: if they are required and not there.
+        """
         teacher = self.method.teacher
         if teacher is None:
             return None
         try:
             teacher.load()
         except IntegrityError as error:
+            if required:
+                raise
             log.warning("%s is looked at without its teacher: %s", self.name, error)
             return None
         if not teacher.ready:
@@ -94,6 +103,7 @@ def load_run(path: Path | str, data_dir: str | None = None) -> LoadedRun:
         )
     cli = _build(folder.config, data_dir)
     card = load_weights(cli.model.student, weights)
+    _find_teachers(cli.model, folder, cli.resolved)
     changes = differences(card["config"], science(cli.resolved)) if "config" in card else []
     if changes:
         log.warning("%s was trained with another config: %s", weights, "; ".join(changes))
@@ -139,6 +149,20 @@ def load_config(name: str) -> LoadedRun:
     path = Path(find_config(name))
     cli = _build(path, None)
     return LoadedRun(path.stem, cli.model.eval(), cli.datamodule, {}, None, cli.resolved)
+
+
+def _find_teachers(method: Method, folder: RunFolder, config: dict[str, Any]) -> None:
+    """Let teachers whose relative path leads nowhere from here be found from where the run was trained."""
+    runs_dir = Path(str(config.get("runs_dir") or "."))
+    if runs_dir.is_absolute():
+        return
+    above = folder.path.resolve().parents  # of <root>/<runs_dir>/<experiment>/<name>
+    root = above[min(len(runs_dir.parts) + 1, len(above) - 1)]
+    for part in method.modules():
+        if not isinstance(part, FrozenTeacher) or part.checkpoint is None:
+            continue
+        if not Path(part.checkpoint).exists() and (root / part.checkpoint).exists():
+            part.checkpoint = str(root / part.checkpoint)
 
 
 class _Builder(KDLabCLI):

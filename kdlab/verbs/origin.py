@@ -40,16 +40,16 @@ class Subject:
     origin: dict[str, Any]
 
     @classmethod
-    def load(cls, path: Path | str, data_dir: str | None) -> Subject:
+    def load(cls, path: Path | str, data_dir: str | None, teacher_required: bool = True) -> Subject:
         """Load a run and say so where its networks are not those of its result any more.
 
         Raises:
             UsageError: if it is no run.
-            IntegrityError: if its weights are missing or damaged.
+            IntegrityError: if its weights, or those of a required teacher, are missing or damaged.
         """
         run = load_run(path, data_dir)
         assert run.folder is not None
-        teacher, result = run.teacher(), read_result(run.folder.result) or {}
+        teacher, result = run.teacher(teacher_required), read_result(run.folder.result) or {}
         origin = {
             "method": type(run.method).__name__,
             "student": type(run.method.student).__name__,

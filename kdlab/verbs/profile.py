@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdlab.errors import UsageError
-from kdlab.verbs.arguments import VerbParser, image_shape, positive_float, positive_int
+from kdlab.verbs.arguments import VerbParser, check_file, image_shape, positive_float, positive_int
 
 if TYPE_CHECKING:
     from kdlab.verbs.targets import Target
 
 DEFAULT_DATA = "CIFAR100"
+ENDINGS = {".json": "json", ".csv": "csv", ".md": "markdown"}
 VARIANTS = ("eager", "autocast_bf16", "bf16", "compiled", "compiled_bf16")
 
 
@@ -44,8 +44,12 @@ def parser() -> VerbParser:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["eager"], help="ways to run it [eager]")
     parser.add_argument("--thop_style", action="store_true", help="also count MACs as the thop package does")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="where to run it [auto]")
-    parser.add_argument("--threads", metavar="n", type=positive_int, help="of torch on the processor")
-    parser.add_argument("--format", choices=("table", "json", "csv", "markdown"), default="table", help="[table]")
+    parser.add_argument("--threads", metavar="N", type=positive_int, help="of torch on the processor [all cores]")
+    parser.add_argument(
+        "--format",
+        choices=("table", *ENDINGS.values()),
+        help="[table, or what the ending of --out says: .json .csv .md]",
+    )
     parser.add_argument("--out", metavar="FILE", help="write there, replacing it, instead of to the screen")
     return parser
 
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = parser().parse_args(arguments)
     if options.out:
-        _check_file(Path(options.out))
+        check_file(Path(options.out))
     if options.data and (options.image_shape or options.num_classes):
         raise UsageError("--data has a shape and classes of its own; leave --image_shape and --num_classes out")
 
@@ -85,21 +89,12 @@ def main(arguments: Sequence[str]) -> None:
             "markdown": lambda: shown.as_markdown(costs, device),
             "csv": lambda: shown.as_csv(costs, device),
             "json": lambda: shown.as_json(costs, device),
-        }[options.format]()
+        }[options.format or ENDINGS.get(Path(options.out or "").suffix, "table")]()
     if options.out:
         write_text(options.out, text)
+        print(f"written to {options.out}")
     else:
         sys.stdout.write(text)
-
-
-def _check_file(path: Path) -> None:
-    """See that a file can be written, before minutes are spent on what shall stand in it."""
-    if path.is_dir():
-        raise UsageError(f"--out {path} is a folder; name a file in it, for example {path / 'profile.txt'}")
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        what = "is no folder" if not above.is_dir() else "may not be written to"
-        raise UsageError(f"--out {path} cannot be written: {above} {what}; choose another file")
 
 
 def _named_apart(targets: list[Target]) -> list[Target]:

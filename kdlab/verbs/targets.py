@@ -216,7 +216,8 @@ def _try(target: Target) -> None:
     except Exception as error:  # any network may be named here, and it can do anything
         raise UsageError(
             f"{target.name} cannot read {shape} images (channels x height x width): "
-            f"{str(error).strip().partition(chr(10))[0]}; set --data or --image_shape to what it reads"
+            f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}; set --data or --image_shape to what "
+            "it reads, or mend its forward"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         what = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

@@ -200,6 +200,24 @@ def test_a_checkpoint_that_is_named_is_the_one_analysed_and_beside_the_result(co
     assert (folder / "result.json").read_bytes() == result
 
 
+def test_a_teacher_that_is_gone_does_not_cost_the_analysis_of_before(
+    copied, tmp_path, monkeypatch, no_figures, the_error
+):
+    folder = copied("logit_matching-seed0")
+    before = analyze(str(folder), "--split", "test")
+    monkeypatch.chdir(tmp_path)  # where no teacher is
+    assert main(["analyze", str(folder), "--accelerator", "cpu", "--split", "test"]) == 4
+    assert "teacher" in the_error()
+    assert json.loads((folder / "analysis" / "analysis.json").read_text()) == before
+    without = analyze(str(folder), "--split", "test", "--without_teacher")
+    assert without["splits"]["test"]["fidelity"] is None
+
+
+def test_a_run_is_not_compared_with_itself(workplace, the_error):
+    assert main(["analyze", RUN, "--against", RUN, "--accelerator", "cpu"]) == 2
+    assert f"--against is {RUN}, the run itself; name another run" in the_error()
+
+
 def test_without_a_result_the_analysis_is_written_and_that_is_said(copied, no_figures, capsys):
     folder = copied("independent-seed0")
     (folder / "result.json").unlink()

@@ -343,3 +343,6 @@ def test_wrong_places_are_one_line(workplace, tmp_path, the_error):
     assert main(["export", "digits/logit_matching", "--format", "safetensors"]) == 2
     assert "digits/logit_matching is no run: it holds no config.yaml" in the_error()
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    assert main(["export", RUN, "--format", "onnx", "--out", str(tmp_path / "file" / "x.onnx")]) == 2
+    assert f"cannot be written: {tmp_path}/file is no folder; choose another file" in the_error()

@@ -67,12 +67,21 @@ def test_a_run_without_a_teacher_has_none(workplace):
     assert load_run("runs/digits/independent-seed0").teacher() is None
 
 
-def test_a_teacher_that_is_gone_is_said_and_done_without(copied, tmp_path, monkeypatch, caplog):
+def test_a_teacher_is_found_from_another_folder_beside_the_run(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    teacher = load_run(workplace / RUN).teacher()
+    assert teacher.checkpoint == str(workplace.resolve() / "runs/digits/teacher-seed0/student.safetensors")
+
+
+def test_a_teacher_that_is_gone_is_an_error_or_said_and_done_without(copied, tmp_path, monkeypatch, caplog):
     folder = copied("logit_matching-seed0")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/digits/teacher-seed0").mkdir(parents=True)
+    run = load_run(folder)
+    with pytest.raises(IntegrityError, match=r"checkpoint runs/digits/teacher-seed0/student\.safetensors"):
+        run.teacher()
     with caplog.at_level(logging.WARNING, "kdlab"):
-        assert load_run(folder).teacher() is None
+        assert run.teacher(required=False) is None
     assert (
         "logit_matching-seed0 is looked at without its teacher: teacher: checkpoint runs/digits/teacher" in caplog.text
     )

@@ -332,6 +332,13 @@ def test_a_file_has_no_colours_even_where_the_terminal_has(monkeypatch, tmp_path
     assert "\x1b[1m" in capsys.readouterr().out  # at the screen it has
 
 
+def test_the_ending_of_the_file_says_what_it_holds(tmp_path, capsys):
+    out = tmp_path / "new" / "table.json"
+    assert main(["profile", "DigitsConv", *FAST, "--data", "Digits", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"written to {out}\n"
+    assert len(json.loads(out.read_text())["networks"]) == 1
+
+
 def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured(monkeypatch, the_error, tmp_path):
     monkeypatch.setattr("kdlab.verbs.targets.find_target", lambda *_: pytest.fail("a network was built"))
     assert main(["profile", "DigitsConv", "--out", str(tmp_path)]) == 2
@@ -339,7 +346,11 @@ def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured(monk
     (tmp_path / "file").touch()
     assert main(["profile", "DigitsConv", "--out", str(tmp_path / "file" / "a.json")]) == 2
     assert f"cannot be written: {tmp_path}/file is no folder; choose another file" in the_error()
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+
+    def refuse(dir):
+        raise PermissionError
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     assert main(["profile", "DigitsConv", "--out", str(tmp_path / "a" / "b.json")]) == 2
     assert f"cannot be written: {tmp_path} may not be written to; choose another file" in the_error()
 
