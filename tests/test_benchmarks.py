@@ -20,7 +20,12 @@ from torch import nn
 from kdlab.types import Batch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-PARTNERS = {"plain_loop.py", "training_steps.py", "kdlab_epochs.py", "torchdistill_epochs.py"}  # processes that benchmarks start
+PARTNERS = {
+    "plain_loop.py",
+    "training_steps.py",
+    "kdlab_epochs.py",
+    "torchdistill_epochs.py",
+}  # processes that benchmarks start
 SCRIPTS = sorted(
     path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text() and path.name not in PARTNERS
 )
