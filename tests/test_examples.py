@@ -1,5 +1,7 @@
-"""The scripts under docs/examples run and print what they promise."""
+"""The scripts under docs/examples and the examples in docstrings run and print what they promise."""
 
+import doctest
+import importlib
 import os
 import subprocess
 import sys
@@ -7,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+IN_DOCSTRINGS = [path.relative_to(ROOT) for path in (ROOT / "kdlab").rglob("*.py") if ">>>" in path.read_text()]
 
 
 def run(script: str) -> str:
@@ -48,3 +52,10 @@ def test_the_toy_example_of_logit_standardization_prints_the_published_figures(
 
 def test_every_example_is_tested():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {"logit_standardization.py"}
+
+
+@pytest.mark.parametrize("path", IN_DOCSTRINGS, ids=str)
+def test_examples_in_docstrings_are_true(path: Path) -> None:
+    result = doctest.testmod(importlib.import_module(".".join(path.with_suffix("").parts)))
+    assert result.attempted > 0
+    assert result.failed == 0

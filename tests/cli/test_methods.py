@@ -56,12 +56,12 @@ def test_a_method_learns_and_goes_on_after_a_kill_as_if_nothing_had_happened(
     run_and_kill: Callable[[list[str], str, int], None],
     outcome: Callable[[RunFolder], dict[str, object]],
 ) -> None:
-    more = ["--trainer.max_epochs", "4", "--trainer.callbacks+=ResumePoint", "--trainer.callbacks.every_n_steps", "3"]
+    more = ["--trainer.max_epochs", "3", "--trainer.callbacks+=ResumePoint", "--trainer.callbacks.every_n_steps", "3"]
     assert main(command(name, tmp_path / "whole", *more)) == 0
     whole = RunFolder(tmp_path / "whole" / "digits" / "run")
     result = json.loads(whole.result.read_text())
     assert result["student"]["test"]["accuracy"] > 0.2  # six standard deviations above guessing
-    assert len(rows_of(whole, "train/loss")) == 4
+    assert len(rows_of(whole, "train/loss")) == 3
 
     arguments = command(name, tmp_path / "killed", *more)
     run_and_kill(arguments, "step", STEPS_PER_EPOCH + 5)  # two steps behind a resume point, in FitNet's stage two
