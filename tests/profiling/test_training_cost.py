@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -18,15 +17,32 @@ from kdlab.teachers import CachedTeacher, FrozenTeacher, TeacherEnsemble
 
 STUDENT = 64 * 27 + 16 * 162 + 4 * 324 + 60  # multiply-adds of DigitsConv
 IMAGES = 10 * 18  # no validation
+STEPS_PER_EPOCH = 9
+
+
+STEP_S = 0.5
+
+
+class Clock(pl.Callback):
+    """Half a second goes by in each step, and none otherwise."""
+
+    now = 1000.0
+
+    def on_train_batch_start(self, *args):
+        Clock.now += STEP_S
+
+    @staticmethod
+    def monotonic():
+        return Clock.now
 
 
 class Counter:
-    """Draws 40 W, by the real clock."""
+    """Draws 40 W."""
 
     name = "a counter of 40 W"
 
     def energy_mj(self):
-        return 40e3 * time.monotonic()
+        return 40e3 * Clock.now
 
     def conditions(self):
         return {}
@@ -35,6 +51,7 @@ class Counter:
 @pytest.fixture
 def metered(monkeypatch):
     monkeypatch.setattr(energy_account, "find_meter", lambda device: Counter())
+    monkeypatch.setattr(training_cost, "time", Clock)
 
 
 @pytest.fixture
@@ -49,7 +66,7 @@ def independent():
 def train(cost, method=None, epochs=2, ckpt_path=None):
     data = Digits(train_per_class=18, batch_size=20, val_fraction=0)
     trainer = pl.Trainer(
-        accelerator="cpu", devices=1, max_epochs=epochs, callbacks=[cost], logger=False, enable_checkpointing=False,
+        accelerator="cpu", devices=1, max_epochs=epochs, callbacks=[cost, Clock()], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(method or independent(), datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
@@ -59,11 +76,10 @@ def train(cost, method=None, epochs=2, ckpt_path=None):
 @pytest.mark.usefixtures("metered")
 def test_energy_is_what_the_counter_says_over_the_training():
     cost = TrainingCost()
-    begin = time.monotonic()
     train(cost)
-    assert 0 < cost.result.train_s < time.monotonic() - begin
-    assert cost.result.train_watts == pytest.approx(40.0, rel=0.01)  # clock and counter are read one after the other
-    assert cost.result.train_energy_j == pytest.approx(40.0 * cost.result.train_s, rel=0.01)
+    assert cost.result.train_s == 2 * STEPS_PER_EPOCH * STEP_S
+    assert cost.result.train_watts == pytest.approx(40.0)
+    assert cost.result.train_energy_j == pytest.approx(40.0 * cost.result.train_s)
     assert cost.result.meter == "a counter of 40 W"
     assert cost.result.reason is None
     assert set(cost.as_metrics()) == {
@@ -130,8 +146,8 @@ def test_a_resumed_training_adds_up(tmp_path):
     train(second, epochs=5, ckpt_path=tmp_path / "half.ckpt")
     assert second.result.train_images == 5 * IMAGES
     assert second.result.images_per_epoch == IMAGES
-    assert second.result.train_s > first.result.train_s
-    assert second.result.train_energy_j == pytest.approx(40.0 * second.result.train_s, rel=0.01)
+    assert second.result.train_s == 5 * STEPS_PER_EPOCH * STEP_S
+    assert second.result.train_energy_j == pytest.approx(40.0 * second.result.train_s)
 
 
 def test_energy_that_is_missing_for_a_part_is_missing_for_the_whole(metered, monkeypatch, tmp_path):
@@ -156,9 +172,8 @@ def test_a_checkpoint_in_the_middle_holds_what_was_spent_until_then():
     cost.states = []
     train(cost, epochs=3)
     assert [state["images"] for state in cost.states] == [IMAGES, 2 * IMAGES, 3 * IMAGES]
-    seconds = [state["seconds"] for state in cost.states]
-    assert 0 < seconds[0] < seconds[1] < seconds[2] <= cost.result.train_s
-    assert all(s["energy_mj"] == pytest.approx(40e3 * s["seconds"], rel=0.01) for s in cost.states)
+    assert [state["seconds"] for state in cost.states] == [epoch * STEPS_PER_EPOCH * STEP_S for epoch in (1, 2, 3)]
+    assert all(s["energy_mj"] == pytest.approx(40e3 * s["seconds"]) for s in cost.states)
 
 
 @pytest.mark.usefixtures("metered")
