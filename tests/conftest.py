@@ -10,23 +10,26 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lightning.pytorch as pl
 import pytest
-import torch
 
-from kdlab.data import Digits
-from kdlab.types import Batch
+# PyTorch is imported where it is used: the process that only hands out the tests can start them ten seconds earlier
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from kdlab.types import Batch
 
 UNPACK = Path(__file__).parents[2] / "shared" / "data" / "unpack.py"
 
-torch.set_num_threads(1)  # small networks gain nothing from more, and on busy cores several wait for each other
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no "GPU available: False" for each Trainer
 
 
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> Iterator[None]:
     """Each test starts from the same generator state and leaves none of its own, in whatever order tests run."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -35,8 +38,11 @@ def same_random_numbers() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def quiet_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """LightningCLI warns when it is given arguments while the process has some of its own."""
+    import torch
+
     monkeypatch.setattr(sys, "argv", ["kdlab"])
-    torch.set_num_threads(1)  # other threads do not survive a fork
+    # small networks gain nothing from more, on busy cores several wait for each other, and they do not survive a fork
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +70,8 @@ def _two_ranks(function: Callable[..., int | None], *arguments: object) -> list[
 
 
 def _rank(number: int, port: int, function: Callable[..., int | None], arguments: tuple[object, ...]) -> None:
+    import torch
+
     os.environ |= {"LOCAL_RANK": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     os._exit(function(*arguments) or 0)
@@ -78,6 +86,11 @@ def no_profiling(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def sixty_four() -> Batch:
     """64 real digits of the training split, normalised; do not change it."""
+    import torch
+
+    from kdlab.data import Digits
+    from kdlab.types import Batch
+
     data = Digits()
     split = data.train_split.select(torch.arange(64))
     return data.plain_view(Batch(split.images, split.labels, torch.arange(64), torch.zeros(64, dtype=torch.int64)))
@@ -86,6 +99,9 @@ def sixty_four() -> Batch:
 @pytest.fixture
 def fit(tmp_path) -> Callable[..., pl.Trainer]:
     """`fit(method)` trains silently on the processor, 18 digits of each class, two epochs of nine batches."""
+    import lightning.pytorch as pl
+
+    from kdlab.data import Digits
 
     def run(method: pl.LightningModule, data: pl.LightningDataModule | None = None, ckpt_path=None, **arguments):
         options = {"max_epochs": 2, "enable_checkpointing": False, "logger": False, **arguments}

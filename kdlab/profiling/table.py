@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from kdlab.profiling.timing import SAMPLES_FOR_P99
 
 Row = dict[str, str | float | None]
 Profile = Mapping[str, Mapping[str, Any]]
 
 NOT_MEASURED = "n/a"
 MIB = 2**20
+WIDE_SPREAD = 0.5  # of the median: where more, the machine was busy with something else
 
 
 def shown_rows(profiles: Mapping[str, Profile]) -> list[dict[str, str]]:
@@ -95,15 +98,21 @@ def notes_on(profile: Profile) -> list[str]:
     ]
     found = [f"{doubt}." for doubt in macs.get("macs_doubts", ())]
     found += [f"{variant}: not measured ({why})" for variant, why in latency.get("not_measured", {}).items()]
-    unstable = [
-        f"{run['variant']} batch {run['batch_size']}" for run in latency.get("runs", ()) if not run["warmup_stable"]
-    ]
-    if unstable:
-        found.append(f"the warm-up had not settled ({', '.join(unstable)}); give it more seconds.")
+    runs = latency.get("runs", ())
+    if unstable := _which(run for run in runs if not run["warmup_stable"]):
+        found.append(f"the warm-up had not settled ({unstable}); give it more seconds.")
+    if wide := _which(run for run in runs if run["latency_ms_spread"] > WIDE_SPREAD * run["latency_ms_p50"]):
+        found.append(f"the machine was busy: the spread is more than half of the median ({wide}); measure again.")
+    if few := _which(run for run in runs if run["latency_ms_p99"] is None):
+        found.append(f"too few calls for p99, which needs {SAMPLES_FOR_P99} ({few}); give it more seconds.")
     found += [f"energy: {note}." for note in energy.get("notes", ())]
     if energy.get("net_reason"):
         found.append(f"net energy: not measured ({energy['net_reason']})")
     return found + missing
+
+
+def _which(runs: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{run['variant']} batch {run['batch_size']}" for run in runs)
 
 
 # -- all figures ------------------------------------------------------------------------------------------------

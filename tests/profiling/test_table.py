@@ -12,7 +12,7 @@ METRICS = {
 
 
 def run(variant, batch_size, p50, **more):
-    figures = {f"latency_ms_{name}": p50 for name in ("p50", "p90", "p99", "spread")}
+    figures = {f"latency_ms_{name}": p50 for name in ("p50", "p90", "p99")} | {"latency_ms_spread": p50 / 10}
     return {"variant": variant, "batch_size": batch_size, **figures, "throughput_images_per_s": 1e3 / p50,
             "warmup_stable": True, **more}  # fmt: skip
 
@@ -34,8 +34,8 @@ def test_cells_have_three_digits_and_whole_numbers_in_full():
     assert row == {
         "network": "a", "image": "3x32x32", "parameters": "9,802,596", "size MiB": "1.500", "MACs M": "153.340",
         "MACs counters": "agree", "ms p50 at 1": "9.06", "ms p90 at 1": "9.06", "ms p99 at 1": "9.06",
-        "ms spread at 1": "9.06", "ms p50 at 128": "1,234", "ms p90 at 128": "1,234", "ms p99 at 128": "1,234",
-        "ms spread at 128": "1,234", "images/s at 128": "0.81", "mJ/image": "4.67",
+        "ms spread at 1": "0.906", "ms p50 at 128": "1,234", "ms p90 at 128": "1,234", "ms p99 at 128": "1,234",
+        "ms spread at 128": "123", "images/s at 128": "0.81", "mJ/image": "4.67",
     }  # fmt: skip
     assert notes_on(profile()) == []
 
@@ -60,8 +60,10 @@ def test_what_was_not_measured_is_na_in_every_column_of_the_others_with_its_reas
 
 
 def test_what_is_not_to_be_trusted_is_said_below():
+    runs = [run("eager", 4, 1.0, warmup_stable=False), run("eager", 8, 1.0, latency_ms_spread=0.5),
+            run("bf16", 8, 1.0, latency_ms_spread=0.51), run("bf16", 128, 9.0, latency_ms_p99=None)]  # fmt: skip
     doubtful = profile(
-        latency={"runs": [run("eager", 4, 1.0, warmup_stable=False)], "not_measured": {"compiled": "no compiler"}},
+        latency={"runs": runs, "not_measured": {"compiled": "no compiler"}},
         energy={"energy_mj_per_image": 4.7, "notes": ["2 other process(es)"], "net_reason": "stood still"},
     )
     doubtful["macs"] |= {"uncounted_parameters": ["w"], "macs_doubts": ["nobody counts the products with w"]}
@@ -70,6 +72,8 @@ def test_what_is_not_to_be_trusted_is_said_below():
         "nobody counts the products with w.",
         "compiled: not measured (no compiler)",
         "the warm-up had not settled (eager batch 4); give it more seconds.",
+        "the machine was busy: the spread is more than half of the median (bf16 batch 8); measure again.",
+        "too few calls for p99, which needs 100 (bf16 batch 128); give it more seconds.",
         "energy: 2 other process(es).",
         "net energy: not measured (stood still)",
     ]
