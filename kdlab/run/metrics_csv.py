@@ -37,6 +37,11 @@ class MetricsCSV(Logger):
         """Not used: a run folder holds one run."""
         return 0
 
+    @property
+    def last_step(self) -> int:
+        """Step of the last row that was written; 0 before the first."""
+        return int(self._written[-1]["step"]) if self._written else 0
+
     def open(self, path: Path, step: int) -> None:
         """Write to `path` from now on, keeping its rows of the first `step` steps."""
         self._path = path
@@ -52,7 +57,7 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Add a row; what the network costs on this machine is in result.json and differs from time to time."""
-        if all(name.startswith("profile/") for name in metrics):
+        if all(name.startswith(("profile/", "export/")) for name in metrics):
             return
         self._rows.append({"step": step, **metrics})
 

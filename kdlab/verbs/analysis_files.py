@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from kdlab.analysis import FOUR_CLASSES, TEN_CLASSES, Analysis, headline, standa
 from kdlab.analysis.figures import draw_all
 from kdlab.analysis.plain import as_plain_data
 from kdlab.atomic import atomic_write, write_text
-from kdlab.run.summary import read_result, write_result
 from kdlab.verbs.loaded import LoadedRun
 from kdlab.verbs.origin import Subject
-
-log = logging.getLogger(__name__)
+from kdlab.verbs.run_record import add_to_run
 
 
 def analysis_folder(run: LoadedRun) -> Path:
@@ -60,16 +57,9 @@ def write_analysis(
 
 
 def add_headline(subject: Subject, splits: Mapping[str, Analysis]) -> None:
-    """Put the main figures of each split into the run's result, under ``analysis``; not those of other checkpoints."""
-    if not subject.run.is_final:
-        return
-    result = read_result(subject.folder.result)
-    if result is None:
-        log.warning("%s is not there or damaged, so the main figures are not added to it", subject.folder.result)
-        return
+    """Put the main figures of each split into the run's result and loggers, under ``analysis``."""
     weights = {name: subject.origin[name] for name in ("student_sha256", "teacher_sha256")}
-    figures = {split: headline(analysis) for split, analysis in splits.items()}
-    write_result({**result, "analysis": {**weights, **figures}}, subject.folder.result)
+    add_to_run(subject.run, ("analysis",), {**weights, **{split: headline(each) for split, each in splits.items()}})
 
 
 def _svg(figure: Figure) -> bytes:

@@ -65,10 +65,11 @@ def main(arguments: Sequence[str]) -> None:
     from kdlab.atomic import write_text
     from kdlab.messages import set_up_messages
     from kdlab.verbs.export_formats import FORMATS
-    from kdlab.verbs.export_record import record
+    from kdlab.verbs.export_record import main_figures, record
     from kdlab.verbs.export_speed import compare_speed, in_words
     from kdlab.verbs.exporting import copy_without_hooks, export, real_images
     from kdlab.verbs.loaded import load_run
+    from kdlab.verbs.run_record import add_to_run
 
     set_up_messages()
     file_format = FORMATS[options.format]
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str]) -> None:
     latency, undefined = compare_speed(network, file_format, out, real_images(run), sizes, options.seconds)
     content = record(run, file_format, out, parity, options.tolerance, latency, undefined)
     write_text(about, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    add_to_run(run, ("export", options.format), main_figures(content, out))
     for line in in_words(latency):
         print(line)
     for what, why in undefined.items():

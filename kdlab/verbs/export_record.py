@@ -42,3 +42,22 @@ def record(
         "metadata": describe(run),
         "environment": environment,
     }
+
+
+def main_figures(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return what belongs into the run's result: the file, how close it is, its latency by engine and batch size."""
+    latency: dict[str, dict[str, Any]] = {}
+    for row in record["latency"]:
+        figures = {name: value for name, value in row.items() if name.startswith("latency_")}
+        latency.setdefault(row["engine"], {})[f"batch_{row['batch_size']}"] = figures
+    parity = record["parity"]
+    return {
+        "file": str(path),
+        "size_bytes": record["size_bytes"],
+        "sha256": record["sha256"],
+        "max_difference": parity["max_difference"],
+        "same_class": parity["same_class"],
+        "images": parity["images"],
+        "latency": latency,
+        "undefined": record["undefined"],
+    }

@@ -1,9 +1,10 @@
 """The independent student to compare a distilled one with, when nobody names one."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
+
+from kdlab.run.summary import read_result
 
 log = logging.getLogger(__name__)
 
@@ -13,12 +14,12 @@ def find_independent(run: Path) -> Path | None:
 
     Of several, the one with the run's own seed, else the first by name.
     """
-    own = _result(run)
+    own = read_result(run / "result.json")
     if own is None or own.get("method") == "IndependentStudent":
         return None
     found = []
     for folder in sorted(run.resolve().parent.iterdir()):
-        other = _result(folder)
+        other = read_result(folder / "result.json")
         if other is not None and other.get("method") == "IndependentStudent" and _kind(other) == _kind(own):
             found.append((other.get("seed") != own.get("seed"), folder))
     if not found:
@@ -33,11 +34,3 @@ def _kind(result: dict[str, Any]) -> tuple[object, ...]:
     student, protocol = result.get("student", {}), result.get("protocol", {})
     names = ("name", "fingerprint", "split_seed", "val_fraction", "train_per_class", "label_noise")
     return (student.get("network"), student.get("parameters"), *(protocol.get(name) for name in names))
-
-
-def _result(folder: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

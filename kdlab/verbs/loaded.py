@@ -120,10 +120,13 @@ def find_folder(path: Path) -> RunFolder:
 
     Raises:
         UsageError: if there is none.
+        IntegrityError: if `path` names a file of weights that does not exist.
     """
     if not path.is_file():
         if (path / "config.yaml").is_file():
             return RunFolder(path)
+        if path.suffix in WEIGHTS and not path.exists():
+            raise IntegrityError(f"{path} does not exist; give the run's folder, or a file of weights in it")
         raise UsageError(
             f"{path} is no run: it holds no config.yaml; give a folder that `fit` wrote, runs/<experiment>/<name>, "
             "or a file of weights in it"

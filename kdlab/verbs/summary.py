@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Report = Mapping[str, Any]
 
@@ -30,6 +31,8 @@ def print_summary(reports: Mapping[str, Report]) -> None:
         for name, cells in shown.items():
             if any(cells):
                 table.add_row(name, *(cells[side] for side in filled))
+        if reasons := sorted(set(_reasons(report))):
+            table.caption, table.caption_justify, table.caption_style = Text("\n".join(reasons)), "left", ""
         console.print(table)
 
 
@@ -42,7 +45,7 @@ def rows(report: Report) -> dict[str, tuple[str, ...]]:
     for name, key, form in (("accuracy %", "accuracy", "%"), ("NLL", "nll", ""), ("Brier", "brier", ""),
                             ("ECE", "ece", ""), ("best temperature", "optimal_temperature", "")):  # fmt: skip
         sides = (calibration["student"], calibration["teacher"], *([second] if comparison is not None else []))
-        table[name] = tuple(_cell(None if side is None else side[key], form) for side in sides)
+        table[name] = tuple("" if side is None else _cell(side[key], form) for side in sides)
     fidelity = [report["fidelity"], None]
     if comparison is not None:
         fidelity.append((comparison["fidelity"] or [None, None])[1])
@@ -85,7 +88,19 @@ def _single(report: Report, width: int) -> dict[str, tuple[str, ...]]:
     return table
 
 
+def _reasons(report: Report) -> Iterator[str]:
+    """Why a shown figure is not defined."""
+    comparison = report["comparison"]
+    sides = {"student": report["calibration"]["student"], "teacher": report["calibration"]["teacher"]}
+    sides |= {} if comparison is None else {comparison["students"][1]: comparison["calibration"][1]}
+    for who, side in sides.items():
+        yield from (f"{name} of {who}: {why}" for name, why in (side or {}).get("undefined", {}).items()
+                    if name != "bins")  # fmt: skip
+    for section in ("fidelity", "cka"):
+        yield from (f"{name}: {why}" for name, why in (report[section] or {}).get("undefined", {}).items())
+
+
 def _cell(value: float | None, form: str) -> str:
     if value is None:
-        return ""
+        return "n/a"
     return f"{100 * value:.2f}" if form == "%" else f"{value:.4f}"

@@ -22,8 +22,7 @@ from kdlab.config_checks import import_class, network_slots
 from kdlab.errors import KDLabError, UsageError
 from kdlab.parser import KDLabParser, brief, find_config
 from kdlab.run.folder import RunFolder
-from kdlab.verbs.loaded import LoadedRun, load_config, load_run
-from kdlab.weights import load_weights
+from kdlab.verbs.loaded import WEIGHTS, LoadedRun, load_config, load_run
 from kdlab.yaml_check import check_yaml
 
 log = logging.getLogger(__name__)
@@ -105,8 +104,8 @@ def _run(text: str) -> LoadedRun | None:
     path = Path(text)
     if path.is_dir():
         return _run_in(path)
-    if path.suffix in (".safetensors", ".ckpt", ".pt", ".pth"):
-        return _run_of_weights(path)
+    if path.suffix in WEIGHTS:
+        return load_run(path)
     if _class_named(text) is not None:
         return None
     try:
@@ -132,16 +131,6 @@ def _run_in(path: Path) -> LoadedRun:
         return load_run(path)
     log.warning("the run in %s has not ended; its network is profiled with random weights", path)
     return load_config(str(folder.config))
-
-
-def _run_of_weights(file: Path) -> LoadedRun:
-    """The run that a file of weights lies in, with the weights of that very file."""
-    folder = next((parent for parent in file.resolve().parents[:2] if (parent / "config.yaml").is_file()), None)
-    if folder is None:
-        raise UsageError(f"{file} lies in no run's folder, so its network is not known; name the network's class")
-    run = load_config(str(folder / "config.yaml"))
-    load_weights(run.method.student, file)
-    return run
 
 
 def _class_named(text: str) -> type | None:

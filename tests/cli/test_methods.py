@@ -57,7 +57,13 @@ def test_a_method_learns_and_goes_on_after_a_kill_as_if_nothing_had_happened(
     outcome: Callable[[RunFolder], dict[str, object]],
 ) -> None:
     epochs = 3 if name in OPTIONS else 2  # a stage is an epoch, and the student learns in the last one
-    more = ["--trainer.max_epochs", str(epochs), "--trainer.callbacks+=ResumePoint", "--trainer.callbacks.every_n_steps", "3"]
+    more = [
+        "--trainer.max_epochs",
+        str(epochs),
+        "--trainer.callbacks+=ResumePoint",
+        "--trainer.callbacks.every_n_steps",
+        "3",
+    ]
     assert main(command(name, tmp_path / "whole", *more)) == 0
     whole = RunFolder(tmp_path / "whole" / "digits" / "run")
     result = json.loads(whole.result.read_text())
@@ -100,7 +106,11 @@ def test_a_method_trains_in_two_processes_that_stay_equal(
 def test_hints_alone_which_reach_a_part_of_the_student_train_in_two_processes(
     tmp_path: Path, workplace: Path, two_ranks: TwoRanks
 ) -> None:
-    train_in_two_processes(two_ranks, command("hint_transfer", tmp_path, "--model.label_weight", "0", "--trainer.max_epochs", "1"), tmp_path)
+    train_in_two_processes(
+        two_ranks,
+        command("hint_transfer", tmp_path, "--model.label_weight", "0", "--trainer.max_epochs", "1"),
+        tmp_path,
+    )
 
 
 def train_in_two_processes(two_ranks: TwoRanks, arguments: list[str], tmp_path: Path) -> None:

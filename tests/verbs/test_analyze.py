@@ -1,9 +1,11 @@
 """The analysis of finished runs, through the command line, against numbers worked out here."""
 
 import contextlib
+import csv
 import io
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import yaml
 
 from kdlab.cli import main
 from kdlab.verbs.loaded import load_run
+from kdlab.verbs.summary import print_summary
 from kdlab.weights import digest
 
 RUN, OTHER, ALONE = (f"runs/digits/{name}-seed0" for name in ("logit_standardization", "logit_matching", "independent"))
@@ -371,3 +374,41 @@ def test_missing_data_are_one_line(tmp_path, monkeypatch, the_error):
     assert main(arguments) == 4
     assert f"MNIST is not in {tmp_path / 'nowhere' / 'mnist'}" in the_error()
     assert not (the_run / "analysis").exists()
+
+
+def test_the_main_figures_reach_metrics_csv_and_the_loggers_of_the_run(copied, no_figures, capsys):
+    folder = copied("logit_matching-seed0")
+    before = list(csv.DictReader((folder / "metrics.csv").open()))
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    assert find_spec("mlflow") is None
+    content["trainer"]["logger"] = [
+        {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(folder / "tracked")}},
+        {"class_path": "lightning.pytorch.loggers.MLFlowLogger"},  # its package is not installed
+    ]
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    figures = analyze(str(folder), "--split", "test")["splits"]["test"]
+    assert (
+        "lightning.pytorch.loggers.MLFlowLogger gets no figures" in capsys.readouterr().err
+    )  # and it costs nothing else
+    *kept, added = csv.DictReader((folder / "metrics.csv").open())
+    assert [{key: row[key] for key in before[0]} for row in kept] == before
+    (tracked,) = csv.DictReader((folder / "tracked" / "lightning_logs" / "version_0" / "metrics.csv").open())
+    for row in (added, tracked):
+        assert row["step"] == before[-1]["step"]
+        assert float(row["analysis/test/agreement"]) == figures["fidelity"]["agreement"]
+        assert float(row["analysis/test/student_ece"]) == figures["calibration"]["student"]["ece"]
+        assert "analysis/test/against" not in row  # a text
+
+
+def test_a_figure_that_is_not_defined_is_na_with_its_reason_below(two, capsys):
+    report = json.loads(json.dumps(two["splits"]["test"]))
+    report["fidelity"] |= {"same_wrong_rate": None, "undefined": {"same_wrong_rate": "never both wrong"}}
+    report["calibration"]["teacher"] |= {"optimal_temperature": None,
+                                         "undefined": {"optimal_temperature": "no mistakes", "bins": "2 empty"}}  # fmt: skip
+    print_summary({"test": report})
+    shown = capsys.readouterr().out
+    line = next(line for line in shown.splitlines() if "same wrong answer %" in line)
+    assert line.split("│")[2].strip() == "n/a"
+    assert "same_wrong_rate: never both wrong" in shown
+    assert "optimal_temperature of teacher: no mistakes" in shown
+    assert "2 empty" not in shown  # bins are in the figure

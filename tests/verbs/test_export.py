@@ -1,5 +1,6 @@
 """Exported files, read by the lines of docs/export.md, against the original network."""
 
+import csv
 import hashlib
 import json
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from torch import nn
 from torch.nn.utils import prune
@@ -119,6 +121,29 @@ def test_an_ensemble_is_exported_as_one_network(workplace, tmp_path, capsys):
     run, out = "runs/digits/sub_student_ensemble-seed0", tmp_path / "student.pt2"
     assert main(["export", run, "--format", "torch_export", "--out", str(out), *FAST]) == 0
     assert "same class on 360" in capsys.readouterr().out
+
+
+def test_what_was_exported_stands_in_the_result_and_the_loggers_of_the_run(copied):
+    folder = copied("independent-seed0")
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    tracked = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(folder / "tracked")}}
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(content | {"trainer": {**content["trainer"], "logger": tracked}})
+    )
+    rows = (folder / "metrics.csv").read_bytes()
+    for file_format in ("safetensors", "torch_export"):
+        assert main(["export", str(folder), "--format", file_format, *FAST]) == 0
+    found = json.loads((folder / "result.json").read_text())["export"]
+    path = folder / "export" / "student.pt2"
+    assert found["torch_export"]["size_bytes"] == path.stat().st_size
+    assert found["torch_export"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found["torch_export"]["max_difference"] < 1e-4
+    assert set(found["torch_export"]["latency"]) == {"torch.export", "eager"}
+    assert found["safetensors"]["latency"] == {}  # the first export's figures stay beside the second's
+    (row,) = csv.DictReader((folder / "tracked" / "lightning_logs" / "version_1" / "metrics.csv").open())
+    p50 = found["torch_export"]["latency"]["eager"]["batch_1"]["latency_ms_p50"]
+    assert float(row["export/torch_export/latency/eager/batch_1/latency_ms_p50"]) == p50
+    assert (folder / "metrics.csv").read_bytes() == rows  # what differs from time to time is no metric of the training
 
 
 def test_the_speed_of_the_engine_stands_beside_eager(exported, workplace):

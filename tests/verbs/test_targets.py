@@ -71,7 +71,10 @@ def test_a_config_or_run_brings_its_own_images(workplace):
 def test_a_file_of_weights_means_the_run_that_it_lies_in(workplace, tmp_path):
     for file in ("student.safetensors", "checkpoints/best.safetensors"):
         assert parameters(find_target(f"runs/digits/independent-seed0/{file}", CIFAR100)) == 2410
-    with pytest.raises(UsageError, match=r"lies in no run's folder, so its network is not known; name the network's"):
+    (tmp_path / "weights.pt").write_bytes(b"")
+    with pytest.raises(
+        UsageError, match=r"weights\.pt is no file of weights .* in a run's folder, so its network is not"
+    ):
         find_target(str(tmp_path / "weights.pt"), CIFAR100)
 
 
