@@ -51,9 +51,8 @@ class SubStudentEnsemble(Method):
             raise UsageError(f"SubStudentEnsemble got {len(members)} member(s); list two or more, or run one alone")
         if any(isinstance(member, SubStudentEnsemble) for member in members):
             raise UsageError("a member is an ensemble itself; list its members in its place")
-        default = inspect.signature(Method.__init__).parameters["optimizer"].default
         for m, member in enumerate(members):
-            if member.optimizer_factory is not default or member.lr_scheduler_factory is not None or member.seed:
+            if not _has_default_optimizer(member) or member.lr_scheduler_factory is not None or member.seed:
                 log.warning("members[%d] has an optimizer, lr_scheduler or seed of its own; the ensemble's is used", m)
         network = NetworkEnsemble([member.student for member in members], combination, fusion)
         super().__init__(student=network, teacher=_share_teacher(members), **kwargs)
@@ -138,6 +137,14 @@ class SubStudentEnsemble(Method):
         """Each member with its part of the batch."""
         parts = zip(*(tensor.chunk(self.streams) for tensor in batch), strict=True)
         return zip(self._methods, (Batch(*part) for part in parts), strict=True)
+
+
+def _has_default_optimizer(member: Method) -> bool:
+    """Whether the member's optimizer is the default of all methods, which the command line builds anew by its class."""
+    default = inspect.signature(Method.__init__).parameters["optimizer"].default
+    dummy = [nn.Parameter(torch.zeros(1))]
+    built, expected = member.optimizer_factory(dummy), default(dummy)
+    return type(built) is type(expected) and built.defaults == expected.defaults
 
 
 def _chunks(outputs: Outputs, members: int) -> Iterator[Outputs]:

@@ -338,3 +338,23 @@ def test_an_ensemble_of_ensembles_is_refused():
 def test_a_member_with_other_classes_is_refused_before_training(fit):
     with pytest.raises(UsageError, match="returns 7 logits but the data has 10 classes"):
         fit(ensemble(independent(), independent(num_classes=7)))
+
+
+def sgd(lr):
+    return lambda parameters: torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ({"optimizer": sgd(0.05)}, False),  # the default, as the command line builds it anew
+        ({"optimizer": sgd(0.1)}, True),
+        ({"optimizer": torch.optim.Adam}, True),
+        ({"lr_scheduler": lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1)}, True),
+        ({"seed": 3}, True),
+    ],
+)
+def test_what_a_member_sets_in_vain_is_said(member, said, caplog):
+    SubStudentEnsemble([IndependentStudent(student=DigitsConv(), **member), independent()])
+    assert ("members[0] has an optimizer" in caplog.text) == said
+    assert "members[1]" not in caplog.text
