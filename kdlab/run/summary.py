@@ -19,6 +19,7 @@ from kdlab.data import ImageData
 from kdlab.methods import Method
 from kdlab.run.costs import cost_report, cost_table
 from kdlab.run.environment import describe_environment
+from kdlab.run.noise import noise_report
 from kdlab.run.recorder import RunRecorder
 from kdlab.teachers import CachedTeacher, FrozenTeacher, Teacher
 from kdlab.weights import digest
@@ -55,6 +56,10 @@ def build_result(
             result["teacher"]["checkpoint"] = None if teacher.untrained else teacher.checkpoint
             result["teacher"]["untrained"] = teacher.untrained
     if recorder is not None:
+        device = next(model.student.parameters()).device
+        for role, network in (("student", model.student), ("teacher", teacher)):
+            if role in result and network is not None and (noise := noise_report(network, data, device)):
+                result[role]["noise"] = noise
         result["train_seconds"] = round(recorder.train_seconds, 3)
         result["train_images_per_s"] = (
             round(statistics.median(recorder.images_per_s)) if recorder.images_per_s else None

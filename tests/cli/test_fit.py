@@ -267,3 +267,15 @@ def test_a_run_ends_with_what_the_student_costs(
     assert energy["energy_mj_per_image"] is not None or "reason" in energy
     assert result["training_cost"]["train_s"] > 0
     assert "profile/" not in folder.metrics.read_text()
+
+
+def test_with_noisy_labels_the_result_says_what_both_networks_made_of_them(
+    tmp_path: Path, digits_teacher: Path
+) -> None:
+    arguments = ["fit", "--config", "digits/logit_matching", "--runs_dir", str(tmp_path), "--trainer.max_epochs", "1",
+                 "--data.label_noise", "0.1", "--model.teacher.checkpoint", str(digits_teacher),
+                 "--model.teacher.recipe", "null"]  # fmt: skip
+    assert main(arguments) == 0
+    result = json.loads((tmp_path / "digits" / "logit_matching-seed0" / "result.json").read_text())
+    assert result["student"]["noise"]["n_noisy"] == result["teacher"]["noise"]["n_noisy"] == 129
+    assert result["teacher"]["noise"]["corrected_rate"] > 0.9  # it was trained on true labels

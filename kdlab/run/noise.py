@@ -1,0 +1,40 @@
+"""What networks make of wrong training labels: do they see through them, or repeat what they were taught?"""
+
+import torch
+from torch import nn
+
+from kdlab.data import ImageData
+from kdlab.methods.checks import looking_only
+from kdlab.teachers import Teacher
+from kdlab.types import Batch
+
+
+def noise_report(network: nn.Module, data: ImageData, device: torch.device) -> dict[str, int | float]:
+    """Ask `network` about the training images with a wrong label, each seen as it is.
+
+    Args:
+        network: a teacher, or a student, image ``[B, C, H, W]`` -> logits ``[B, K]``.
+        data: what was trained on.
+        device: of the network.
+
+    Returns:
+        ``n_noisy``; ``corrected_rate``: share of these that get the true class; ``memorised_rate``: share that get the
+        wrong class of the training label. Empty where no label is noisy.
+    """
+    noisy = data.train_split.select(data.train_split.noisy).to(torch.device("cpu"))
+    if not len(noisy):
+        return {}
+    answers = []
+    with looking_only(network):
+        for images, labels in zip(noisy.images.split(data.eval_batch_size), noisy.labels.split(data.eval_batch_size),
+                                  strict=True):  # fmt: skip
+            batch = Batch(images, labels, torch.zeros_like(labels), torch.zeros_like(labels))
+            batch = data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
+            logits = network(batch).logits if isinstance(network, Teacher) else network(batch.image)
+            answers.append(logits.argmax(dim=1).cpu())
+    answer = torch.cat(answers)
+    return {
+        "n_noisy": len(noisy),
+        "corrected_rate": (answer == noisy.clean_labels).double().mean().item(),
+        "memorised_rate": (answer == noisy.labels).double().mean().item(),
+    }
