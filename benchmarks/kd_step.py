@@ -14,6 +14,9 @@ fp32         as it is
 fast         configs/run/fast_cpu.yaml: bfloat16 autocast, channels-last
 compiled     configs/run/compiled.yaml in addition
 
+matmul       billions of multiply-adds per second of a large matrix product, in both number types: what the processor can do at
+             best; a variant's utilization is its own multiply-adds over these
+
 Ratios are of the same turn. The first step of each turn does not count, nor does the whole first turn, in which
 networks are compiled. Before, one batch goes both ways: pixels and loss must be the same, or the run stops.
 """
@@ -41,6 +44,7 @@ from kdlab.allocation import keep_freed_memory
 from kdlab.data import CIFAR100
 from kdlab.methods import IndependentStudent, LogitMatching, Method
 from kdlab.models import ResNet8x4, ResNet32x4
+from kdlab.profiling import MACsProfiler
 from kdlab.run.fast import ChannelsLast, CompiledNetworks
 from kdlab.teachers import CachedTeacher, FrozenTeacher, Teacher
 from kdlab.teachers.resident import ResidentTable
@@ -64,6 +68,11 @@ ASKED = {
     "remembered, fast, compiled / plain": "at least 6",
     "cost of remembered / independent, fast, compiled": "at most 1.05",
 }
+UTILIZATION = {  # variant -> number type of its matrix products
+    "plain": "fp32", "uncached, fp32": "fp32", "uncached, fast": "bf16", "independent, fp32": "fp32",
+    "independent, fast": "bf16", "remembered, fast, compiled": "bf16",
+}  # fmt: skip
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Variant:
@@ -113,6 +122,24 @@ class Variant:
         for _ in range(steps):
             self.step(next(batches))
         return steps * BATCH_SIZE / (time.perf_counter() - began)
+
+
+@torch.no_grad()
+def matmul_gmacs_per_s(dtype: torch.dtype, size: int = 2048, calls: int = 4) -> float:
+    """Billions of multiply-adds per second of a large matrix product, the best of some calls."""
+    left, right = (torch.rand(size, size).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - began)
+    return size**3 / min(times) / 1e9
+
+
+def macs_per_image(name: str, student: int, teacher: int) -> int:
+    """Multiply-adds of a training image: the student's three times (forward, two gradients), the teacher's once."""
+    asks_teacher = name == "plain" or name.startswith("uncached")
+    return 3 * student + teacher * asks_teacher
 
 
 def make_variants(
@@ -185,10 +212,12 @@ def measure(data: CIFAR100, args, folder: str) -> dict:
     with measuring.Partner("plain_loop.py", told, args.threads) as plain:
         for turn in range(args.turns + 1):
             rates = {"plain": plain.turn()["images_per_s"]}
+            rates |= {f"matmul, {name}": matmul_gmacs_per_s(dtype) for name, dtype in TYPES.items()}
             rates |= {name: variant.images_per_s(batches, args.steps) for name, variant in variants.items()}
             print(f"turn {turn}: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()), flush=True)
             turns += [rates] if turn else []
-    return {"same_batch": same, "turns": turns}
+    macs = [MACsProfiler().profile(network, (3, 32, 32)).macs for network in (student, teacher)]
+    return {"same_batch": same, "macs": dict(zip(("student", "teacher"), macs, strict=True)), "turns": turns}
 
 
 def main() -> None:
@@ -212,12 +241,19 @@ def main() -> None:
         report |= measure(data, args, folder)
     finally:
         shutil.rmtree(folder)
-    report["images_per_s"] = {
-        name: measuring.spread([turn[name] for turn in report["turns"]]) for name in report["turns"][0]
-    }
+    spreads = {name: measuring.spread([turn[name] for turn in report["turns"]]) for name in report["turns"][0]}
+    report["matmul_gmacs_per_s"] = {name: spreads.pop(f"matmul, {name}") for name in TYPES}
+    report["images_per_s"] = spreads
+    report["utilization"] = {
+        name: measuring.spread([turn[name] * macs_per_image(name, **report["macs"]) / turn[f"matmul, {dtype}"] / 1e9
+                                for turn in report["turns"]])
+        for name, dtype in UTILIZATION.items()
+    }  # fmt: skip
     report["ratios"] = measuring.ratios(report["turns"], RATIOS)
     report["asked"] = ASKED
     measuring.show("images per second", report["images_per_s"])
+    measuring.show("billions of multiply-adds per second of a matrix product", report["matmul_gmacs_per_s"])
+    measuring.show("utilization", report["utilization"])
     measuring.show("ratios", report["ratios"])
     print(f"asked: {ASKED}\nsame batch: {report['same_batch']}")
     if not args.quick:
