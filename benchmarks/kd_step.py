@@ -14,8 +14,8 @@ fp32         as it is
 fast         configs/run/fast_cpu.yaml: bfloat16 autocast, channels-last
 compiled     configs/run/compiled.yaml in addition
 
-matmul       billions of multiply-adds per second of a large matrix product, in both number types: what the processor can do at
-             best; a variant's utilization is its own multiply-adds over these
+matmul       billions of multiply-adds per second of a large matrix product in both number types, what the processor
+             can do at best; a variant's utilization is its own multiply-adds over these
 
 Ratios are of the same turn. The first step of each turn does not count, nor does the whole first turn, in which
 networks are compiled. Before, one batch goes both ways: pixels and loss must be the same, or the run stops.
