@@ -63,7 +63,7 @@ ALLOWED = {
         "training_cli",
         "studies",
     },
-    "studies": {"errors", "atomic", "run", "parser", "messages", "training_cli", "cli"},
+    "studies": {"errors", "atomic", "analysis", "run", "parser", "messages", "training_cli", "cli"},
 }
 MAY_IMPORT_CLI = {"__main__", "studies"}
 WITHOUT_LIGHTNING = ("types", "errors", "atomic", "weights", "metrics", "losses", "models", "teachers", "analysis")

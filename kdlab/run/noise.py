@@ -26,9 +26,10 @@ def noise_report(network: nn.Module, data: ImageData, device: torch.device) -> d
         return {}
     answers = []
     with looking_only(network):
-        for images, labels in zip(noisy.images.split(data.eval_batch_size), noisy.labels.split(data.eval_batch_size),
-                                  strict=True):  # fmt: skip
-            batch = Batch(images, labels, torch.zeros_like(labels), torch.zeros_like(labels))
+        for start in range(0, len(noisy), data.eval_batch_size):
+            part = slice(start, start + data.eval_batch_size)
+            zeros = torch.zeros_like(noisy.labels[part])
+            batch = Batch(noisy.images[part], noisy.labels[part], zeros, zeros)
             batch = data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
             logits = network(batch).logits if isinstance(network, Teacher) else network(batch.image)
             answers.append(logits.argmax(dim=1).cpu())

@@ -57,8 +57,9 @@ def build_result(
             result["teacher"]["untrained"] = teacher.untrained
     if recorder is not None:
         device = next(model.student.parameters()).device
-        for role, network in (("student", model.student), ("teacher", teacher)):
-            if role in result and network is not None and (noise := noise_report(network, data, device)):
+        networks: dict[str, nn.Module | None] = {"student": model.student, "teacher": teacher}
+        for role, asked in networks.items():
+            if role in result and asked is not None and (noise := noise_report(asked, data, device)):
                 result[role]["noise"] = noise
         result["train_seconds"] = round(recorder.train_seconds, 3)
         result["train_images_per_s"] = (

@@ -11,8 +11,8 @@ from statistics import fmean
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kdlab.studies.executor import Ended
 from kdlab.studies.ledger import Entry
-from kdlab.studies.local import Ended
 from kdlab.studies.plan import Plan
 
 

@@ -1,19 +1,28 @@
-"""The report of a study: summary.json, results.csv, tables.md and figures, made from its run folders alone."""
+"""The report of studies and runs: a page, tables, numbers and figures, made from their run folders alone."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kdlab.analysis.svg import svg_bytes
 from kdlab.atomic import atomic_write, write_text
+from kdlab.errors import UsageError
+from kdlab.studies.canvas import Drawing, Picture
 from kdlab.studies.figures import draw_figures
-from kdlab.studies.plan import compared_cells
-from kdlab.studies.results import Results, read_results, write_csv
-from kdlab.studies.statistics import FEW, PairedDifference, Summary, holm
+from kdlab.studies.findings import Findings
+from kdlab.studies.loose import common_folder, read_runs
+from kdlab.studies.page import Section, write_page
+from kdlab.studies.plan import PLAN_FILE
+from kdlab.studies.results import Results, read_results
+from kdlab.studies.statistics import FEW
 from kdlab.studies.tables import markdown
+from kdlab.studies.tidy import tidy, write_csv, write_parquet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,92 +30,130 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "report"
-FORMAT = 1
+PAGE = "report.html"
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One tested pair of cells."""
-
-    metric: str
-    cell: str
-    against: str
-    result: PairedDifference
-
-
-def write_report(folder: Path) -> Results:
+def write_report(folder: Path, png: bool = False) -> Results:
     """Write the report of the study in `folder` into its subfolder ``report``.
 
     The same runs give the same files, byte by byte.
+
+    Args:
+        folder: of the study.
+        png: whether figures are written as PNG too.
 
     Raises:
         UsageError: if the folder holds no study, or none of its runs is done.
         IntegrityError: if its runs cannot stand in one table.
     """
     results = read_results(folder)
-    compared = compare(results)
-    cells = {metric: {cell: Summary.of(list(values.values())) for cell, values in results.by_cell(metric).items()}
-             for metric in results.plan.metrics}  # fmt: skip
-    fewest = min(summary.n for summary in cells[results.plan.metrics[0]].values())
-    if fewest < FEW:
-        log.warning("a cell has %d run(s): below %d seeds an interval says next to nothing", fewest, FEW)
     target = folder / FOLDER
-    figures = draw_figures(results)
-    write_csv(results, target / "results.csv")
-    write_text(target / "summary.json", json.dumps(_summary(results, cells, compared), indent=1) + "\n")
-    write_text(target / "tables.md", markdown(results, cells, compared, list(figures)))
-    for old in set(target.glob("*.svg")) - {target / f"{name}.svg" for name in figures}:
-        old.unlink()  # of an earlier version of the study
-    for name, figure in figures.items():
-        _save(figure, target / f"{name}.svg")
+    write_page([_write_parts(results, target, png)], target / PAGE)
     return results
 
 
-def compare(results: Results) -> list[Compared]:
-    """Test all comparisons of the study on all its metrics, corrected over all pairs of a metric."""
-    compared: list[Compared] = []
-    for metric in results.plan.metrics:
-        values = results.by_cell(metric)
-        pairs = [(cell, against) for comparison in results.plan.comparisons
-                 for chosen, against in [compared_cells(results.plan, comparison)] for cell in chosen]  # fmt: skip
-        tests = [PairedDifference.of(values.get(cell, {}), values.get(other, {})) for cell, other in pairs]
-        corrected = iter(holm([test.p for test in tests if test.p is not None]))
-        for (cell, against), test in zip(pairs, tests, strict=True):
-            p_holm = None if test.p is None else next(corrected)
-            result = PairedDifference(test.seeds, test.difference, test.effect_size, test.p, p_holm)
-            compared.append(Compared(metric, cell, against, result))
-    return compared
+def write_reports(folders: Sequence[Path], out: Path | None = None, png: bool = False) -> tuple[Path, list[Results]]:
+    """Write the reports of studies and of runs that belong to none, and one page of all.
+
+    A study's report goes into its own folder; everything else, and the page, into `out`.
+
+    Args:
+        folders: of studies, of runs, or of folders that hold some.
+        out: folder of the page; by default ``report`` in the study, or in the folder that all of `folders` lie in.
+        png: whether figures are written as PNG too.
+
+    Returns:
+        the page, and what stands in it.
+
+    Raises:
+        UsageError: if a folder holds neither a study nor a finished run.
+        IntegrityError: if runs of a study cannot stand in one table.
+    """
+    studies, runs = find_runs(folders)
+    results = [*map(read_results, studies), *(read_runs(runs) if runs else [])]
+    target = out or (studies[0] if len(results) == len(studies) == 1 else common_folder([*studies, *runs])) / FOLDER
+    if (target / PLAN_FILE).exists() or (target / "result.json").exists():
+        raise UsageError(f"{target} is the folder of a study or run; name another one with --out")
+    sections = []
+    for number, one in enumerate(results):
+        if len(results) == 1:
+            sections.append(_write_parts(one, target, png))
+        elif number < len(studies):
+            own = one.folder / FOLDER
+            sections.append(_write_parts(one, own, png))
+            write_page(sections[-1:], own / PAGE)
+        else:  # one set of files for each protocol
+            own = target if len(results) == len(studies) + 1 else target / str(number - len(studies) + 1)
+            sections.append(_write_parts(one, own, png))
+    write_page(sections, target / PAGE)
+    return target / PAGE, results
 
 
-def _summary(results: Results, cells: dict[str, dict[str, Summary]], compared: list[Compared]) -> dict[str, Any]:
-    plan = results.plan
-    runs = {cell: [row.run.id for row in results.rows if row.cell == cell] for cell in cells[plan.metrics[0]]}
-    settings = {row.cell: {"variant": row.run.variant, **row.run.values} for row in results.rows}
-    return {
-        "format": FORMAT,
-        "study": plan.name,
-        "question": plan.question,
-        "protocol": dict(results.protocol),
-        "runs_done": len(results.rows) + len(results.teachers),
-        "runs_missing": [run.id for run in results.missing],
-        "cells": [
-            {"cell": cell, **settings[cell], "runs": runs[cell],
-             "metrics": {metric: asdict(cells[metric][cell]) for metric in plan.metrics}}
-            for cell in runs
-        ],
-        "comparisons": [
-            {"metric": pair.metric, "cell": pair.cell, "against": pair.against, **asdict(pair.result),
-             "verdict": pair.result.verdict}
-            for pair in compared
-        ],
-        "teachers": [{"name": row.run.variant, "run": row.run.id, "metrics": dict(row.metrics)}
-                     for row in results.teachers],
-    }  # fmt: skip
+def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Sort folders into those of studies and those of runs; of any other one, what lies directly in it is taken.
+
+    Raises:
+        UsageError: if a folder holds neither.
+    """
+    studies: list[Path] = []
+    runs: list[Path] = []
+    for folder in folders:
+        if (folder / PAGE).is_file():
+            continue  # an earlier report, which `runs/digits/*` names too
+        inside = [folder] if _kind(folder) else sorted(child for child in folder.glob("*") if _kind(child))
+        if not inside:
+            raise UsageError(
+                f"{folder} holds no study and no finished run; give runs/studies/NAME, runs/EXPERIMENT/NAME, or a "
+                "folder of such"
+            )
+        for child in inside:
+            (studies if _kind(child) == "study" else runs).append(child)
+    if not studies and not runs:
+        raise UsageError(f"{folders[0]} is a report; give the folders of studies or runs")
+    return list(dict.fromkeys(studies)), list(dict.fromkeys(runs))
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """Write a figure, the same bytes for the same numbers."""
-    import matplotlib
+def _kind(folder: Path) -> str:
+    if (folder / PLAN_FILE).is_file():
+        return "study"
+    return "run" if (folder / "result.json").is_file() else ""
 
-    with matplotlib.rc_context({"svg.hashsalt": "kdlab"}), atomic_write(path) as part:
-        figure.savefig(part, format="svg", metadata={"Date": None})
+
+def _write_parts(results: Results, target: Path, png: bool) -> Section:
+    """Write everything but the page."""
+    findings = Findings.of(results)
+    if findings.fewest < FEW:
+        log.warning("a cell has %d run(s): below %d seeds an interval says next to nothing", findings.fewest, FEW)
+    pictures = draw_figures(results)
+    _remove_figures(target)
+    lines = tidy(results)
+    write_csv(lines, target / "results.csv")
+    write_parquet(lines, target / "results.parquet")
+    write_text(target / "summary.json", json.dumps(findings.as_dict(), indent=1) + "\n")
+    write_text(target / "tables.md", markdown(findings, pictures))
+    return Section(findings, pictures, _write_figures(pictures, target, png), target)
+
+
+def _write_figures(pictures: Mapping[str, Picture], target: Path, png: bool) -> dict[str, str]:
+    """Write the figures and return name -> SVG."""
+    drawn = {name: picture.figure for name, picture in pictures.items() if isinstance(picture, Drawing)}
+    for name, figure in drawn.items():
+        for kind in ("svg", "png") if png else ("svg",):
+            with atomic_write(target / f"{name}.{kind}") as part:
+                part.write_bytes(svg_bytes(figure) if kind == "svg" else _png(figure))
+    return {name: (target / f"{name}.svg").read_text(encoding="utf-8") for name in drawn}
+
+
+def _remove_figures(target: Path) -> None:
+    """Remove the figures that an earlier report has made, and no other files: `target` may be any folder."""
+    tables = target / "tables.md"
+    text = tables.read_text(encoding="utf-8") if tables.is_file() else ""
+    for name in re.findall(r"^!\[.*\]\(([^/()]+)\.svg\)$", text, re.MULTILINE):
+        for kind in ("svg", "png"):
+            (target / f"{name}.{kind}").unlink(missing_ok=True)
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdlab.atomic import atomic_write
 from kdlab.errors import IntegrityError, UsageError
 from kdlab.studies.plan import Plan, PlannedRun, cell_label
 
@@ -23,7 +23,7 @@ PROTOCOL = {
     "selection": "selected epoch",
     "n_tested": "number of test images",
 }
-VERSIONS = ("kdlab", "torch", "lightning", "torchvision", "numpy")
+ACCURACY = "student.test.accuracy"  # every run has it
 Protocol = Mapping[str, Any]
 
 
@@ -33,22 +33,59 @@ class Row:
 
     Attributes:
         run: of the plan.
+        folder: of the run.
         metrics: key of result.json -> value.
-        protocol: what `PROTOCOL` names.
-        origin: where the numbers were made: commit, versions, device.
-        train_seconds: of the training.
+        result: all of result.json.
     """
 
     run: PlannedRun
+    folder: Path
     metrics: Mapping[str, float]
-    protocol: Protocol
-    origin: Mapping[str, Any]
-    train_seconds: float | None
+    result: Mapping[str, Any]
 
     @property
     def cell(self) -> str:
         """Label of the cell it belongs to."""
         return cell_label(self.run.variant, self.run.values)
+
+    @property
+    def protocol(self) -> Protocol:
+        """What `PROTOCOL` names."""
+        return protocol_of(self.result)
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Where the numbers were made: commit, versions, device."""
+        origin: Mapping[str, Any] = self.result.get("environment", {})
+        return origin
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Of the training."""
+        return self.number("train_seconds")
+
+    @property
+    def accuracy(self) -> float:
+        """On the test images."""
+        value = self.number(ACCURACY)
+        assert value is not None, self.folder  # as `read_row` has seen
+        return value
+
+    @property
+    def finished(self) -> str:
+        """Date and time of the last line of its log, by the clock of its machine; empty where there is no log."""
+        try:
+            lines = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        dates = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", lines, re.MULTILINE)
+        return dates[-1] if dates else ""
+
+    def number(self, key: str) -> float | None:
+        """A finite number of result.json by its key; None where there is none."""
+        value = lookup(self.result, key)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return value if is_number else None
 
 
 @dataclass(frozen=True)
@@ -61,6 +98,7 @@ class Results:
         rows: of the finished students, in the order of the plan.
         teachers: rows of the finished teachers.
         missing: runs that are not done.
+        notes: what else a reader must know.
     """
 
     folder: Path
@@ -68,18 +106,37 @@ class Results:
     rows: tuple[Row, ...]
     teachers: tuple[Row, ...]
     missing: tuple[PlannedRun, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def protocol(self) -> Protocol:
         """Of all rows."""
         return self.rows[0].protocol
 
+    @property
+    def cells(self) -> dict[str, list[Row]]:
+        """Label of each cell -> its runs."""
+        cells: dict[str, list[Row]] = {}
+        for row in self.rows:
+            cells.setdefault(row.cell, []).append(row)
+        return cells
+
+    @property
+    def cells_and_teachers(self) -> dict[str, list[Row]]:
+        """The same, and each teacher beside them."""
+        return self.cells | {f"{row.run.variant} (teacher)": [row] for row in self.teachers}
+
+    @property
+    def variants(self) -> dict[str, dict[str, list[Row]]]:
+        """Name of each variant -> its cells."""
+        variants: dict[str, dict[str, list[Row]]] = {}
+        for cell, rows in self.cells.items():
+            variants.setdefault(rows[0].run.variant, {})[cell] = rows
+        return variants
+
     def by_cell(self, metric: str) -> dict[str, dict[int, float]]:
         """Label of each cell -> seed -> value."""
-        values: dict[str, dict[int, float]] = {}
-        for row in self.rows:
-            values.setdefault(row.cell, {})[row.run.seed] = row.metrics[metric]
-        return values
+        return {cell: {row.run.seed: row.metrics[metric] for row in rows} for cell, rows in self.cells.items()}
 
 
 def read_results(folder: Path) -> Results:
@@ -92,9 +149,8 @@ def read_results(folder: Path) -> Results:
     plan = Plan.read(folder)
     rows, missing = [], []
     for run in plan.runs:
-        path = folder / run.id / "result.json"
-        if path.is_file():
-            rows.append(_row(run, json.loads(path.read_text(encoding="utf-8")), plan.metrics))
+        if (folder / run.id / "result.json").is_file():
+            rows.append(read_row(run, folder / run.id, plan.metrics))
         else:
             missing.append(run)
     students = tuple(row for row in rows if row.run.role == "student")
@@ -106,49 +162,56 @@ def read_results(folder: Path) -> Results:
     return Results(folder, plan, students, teachers, tuple(missing))
 
 
-def write_csv(results: Results, path: Path) -> None:
-    """Write one line per run, teachers too, with grid keys, seed, metrics and origin, atomically."""
-    keys = list(dict.fromkeys(key for run in results.plan.students for key in run.values))
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        metrics = results.plan.metrics
-        writer.writerow(["run", "role", "variant", *keys, "seed", *metrics, "train_seconds",
-                         *PROTOCOL, "git_commit", *VERSIONS, "device"])  # fmt: skip
-        for row in (*results.teachers, *results.rows):
-            run, origin = row.run, row.origin
-            writer.writerow([run.id, run.role, run.variant, *(run.values.get(key, "") for key in keys), run.seed,
-                             *(row.metrics.get(metric, "") for metric in metrics), row.train_seconds,
-                             *(row.protocol[key] for key in PROTOCOL), origin.get("git_commit"),
-                             *(origin.get("versions", {}).get(name) for name in VERSIONS),
-                             origin.get("device")])  # fmt: skip
+def read_row(run: PlannedRun, folder: Path, metrics: Sequence[str]) -> Row:
+    """Read what a finished run left.
+
+    Raises:
+        UsageError: if its result lacks one of the metrics; a teacher's may.
+        IntegrityError: if its result cannot be read.
+    """
+    result = _read_result(folder / "result.json")
+    row = Row(run, folder, {}, result)
+    values = {metric: value for metric in metrics if (value := row.number(metric)) is not None}
+    for metric in (ACCURACY, *metrics):
+        # a teacher has no agreement with a teacher, for instance
+        if row.number(metric) is None and (run.role == "student" or metric == ACCURACY):
+            raise UsageError(f"metrics: {metric} is no number in the result of {run.label}; {_numbers(result)}")
+    return Row(run, folder, values, result)
 
 
 def curve(folder: Path, metric: str) -> dict[int, float]:
-    """Epoch (from 1) -> value of a metric of `metrics.csv`; empty if it has none."""
-    values = {}
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+    """Epoch (from 1) -> value of a metric of `metrics.csv`; empty if there is none."""
+    values: dict[int, float] = {}
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return values
+    with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if row.get(metric):
+            if row.get(metric) and row.get("epoch"):
                 values[int(row["epoch"]) + 1] = float(row[metric])
     return values
 
 
-def _row(run: PlannedRun, result: Mapping[str, Any], metrics: Sequence[str]) -> Row:
-    values = {}
-    for metric in metrics:
-        value = _lookup(result, metric)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            values[metric] = float(value)
-        elif run.role == "student":  # a teacher has no agreement with a teacher, for instance
-            raise UsageError(f"metrics: {metric} is no number in the result of {run.label}; {_numbers(result)}")
-    protocol = {key: result["protocol"].get(key) for key in PROTOCOL}
-    return Row(run, values, protocol, result.get("environment", {}), result.get("train_seconds"))
-
-
-def _lookup(node: Any, key: str) -> Any:  # noqa: ANN401
+def lookup(node: Any, key: str) -> Any:  # noqa: ANN401
+    """What stands under a key like ``student.test.accuracy``; None where nothing does."""
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
+
+
+def protocol_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run was trained and tested, as far as it decides who can be compared with whom."""
+    return {key: lookup(result, f"protocol.{key}") for key in PROTOCOL}
+
+
+def _read_result(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise IntegrityError(f"{path} cannot be read; delete the run's folder and run it again")
+    return content
 
 
 def _numbers(result: Mapping[str, Any]) -> str:

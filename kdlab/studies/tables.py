@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from kdlab.studies.canvas import Drawing, LeftOut, Picture
+from kdlab.studies.findings import Compared, Findings
 from kdlab.studies.results import Results
-from kdlab.studies.statistics import FEW, Summary
-
-if TYPE_CHECKING:
-    from kdlab.studies.report import Compared
+from kdlab.studies.statistics import Summary
 
 SHARES = ("accuracy", "top5", "agreement")  # shown in percent
 
 
-def markdown(
-    results: Results, cells: Mapping[str, Mapping[str, Summary]], compared: Sequence[Compared], figures: Sequence[str]
-) -> str:
+def markdown(findings: Findings, pictures: Mapping[str, Picture]) -> str:
     """The whole page.
 
     Args:
-        results: of the study.
-        cells: metric -> label of the cell -> its summary.
-        compared: the tested pairs.
-        figures: names of the figures beside the page, without suffix.
+        findings: of the study.
+        pictures: file name of each figure beside the page, without suffix -> the figure, or why it was left out.
     """
-    parts = [f"# {results.plan.name}", results.plan.question, *_notes(results, cells)]
-    parts += [_cells(cells, results.plan.metrics)]
-    if compared:
-        parts += ["## Comparisons", PAIRED, _comparisons(compared)]
+    results = findings.results
+    parts = [f"# {results.plan.name}", results.plan.question, f"{protocol(results)} {SHOWN}"]
+    parts += [f"**{warning}**" for warning in findings.warnings]
+    parts += [_cells(findings.cells, results.plan.metrics)]
+    if findings.compared:
+        parts += ["## Comparisons", PAIRED, _comparisons(findings.compared)]
     if results.teachers:
         parts += ["## Teachers", _teachers(results)]
-    parts += [f"![{name.replace('_', ' ')}]({name}.svg)" for name in figures]
+    parts += [f"![{picture.title}]({name}.svg)" for name, picture in pictures.items() if isinstance(picture, Drawing)]
+    left_out = reasons(pictures)
+    if left_out:
+        lines = [f"* {', '.join(names)}: {reason}" for reason, names in left_out]
+        parts += ["## Figures that were left out", "\n".join(lines)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def reasons(pictures: Mapping[str, Picture]) -> list[tuple[str, list[str]]]:
+    """Why figures were left out, each reason with the names of those figures."""
+    found: dict[str, list[str]] = {}
+    for name, picture in pictures.items():
+        if isinstance(picture, LeftOut):
+            found.setdefault(picture.reason, []).append(name.replace("_", " "))
+    return list(found.items())
+
+
+SHOWN = "Mean over seeds ± half of the 95% Student-t interval. Runs and their folders: results.csv."
 PAIRED = (
     "Differences on equal seeds: mean and 95% Student-t interval, effect size d_z, p of the paired t-test, and p "
     "corrected by Holm over all pairs with the same metric. From a corrected p of 0.05 up the two are not "
@@ -60,26 +70,19 @@ def number(summary: Summary, metric: str) -> str:
     return mean if summary.half_width is None else f"{mean} ± {factor * summary.half_width:.{digits}f}"
 
 
-def _notes(results: Results, cells: Mapping[str, Mapping[str, Summary]]) -> list[str]:
-    protocol = results.protocol
-    held = f"{100 * protocol['val_fraction']:.3g}% of the training images held out" if protocol["val_fraction"] else (
+def protocol(results: Results) -> str:
+    """How the runs were trained and tested, in a sentence."""
+    found = results.protocol
+    held = f"{100 * found['val_fraction']:.3g}% of the training images held out" if found["val_fraction"] else (
         "no validation images, nothing selected"
     )  # fmt: skip
-    notes = [
-        f"Protocol: {protocol['name']}, {protocol['selection']} ({held}), {protocol['n_tested']} test images. "
-        "Mean over seeds ± half of the 95% Student-t interval. Runs and their folders: results.csv."
-    ]
-    if results.missing:
-        everything = len(results.plan.runs)
-        notes.append(f"**Not finished: {len(results.missing)} of {everything} runs are missing.**")
-    fewest = min(summary.n for summary in cells[results.plan.metrics[0]].values())
-    if fewest < FEW:
-        notes.append(f"**Warning: a cell has n = {fewest}. Below {FEW} seeds an interval says next to nothing.**")
-    return notes
+    return f"Protocol: {found['name']}, {found['selection']} ({held}), {found['n_tested']} test images."
 
 
 def _cells(cells: Mapping[str, Mapping[str, Summary]], metrics: Sequence[str]) -> str:
-    header = ["cell", "n", *(f"{short_name(metric)}{scale(metric)[1]} | sd" for metric in metrics)]
+    header = ["cell", "n"]
+    for metric in metrics:
+        header += [f"{short_name(metric)}{scale(metric)[1]}", "sd"]
     lines = [_line(header), _line(["---", *["---:"] * (2 * len(metrics) + 1)])]
     for cell, summary in cells[metrics[0]].items():
         values = []
@@ -99,7 +102,7 @@ def _comparisons(compared: Sequence[Compared]) -> str:
         points = " points" if unit else ""
         difference = "" if result.difference is None else number(result.difference, pair.metric) + points
         effect = "" if result.effect_size is None else f"{result.effect_size:.2f}"
-        p_values = ["" if p is None else _p(p) for p in (result.p, result.p_holm)]
+        p_values = ["" if p is None else p_value(p) for p in (result.p, result.p_holm)]
         lines.append(_line([short_name(pair.metric), pair.cell, pair.against, str(len(result.seeds)), difference,
                             effect, *p_values, result.verdict]))  # fmt: skip
     return "\n".join(lines)
@@ -115,9 +118,10 @@ def _teachers(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _p(p: float) -> str:
+def p_value(p: float) -> str:
+    """A p-value as it is shown."""
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

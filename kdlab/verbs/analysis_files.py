@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from kdlab.analysis import FOUR_CLASSES, TEN_CLASSES, Analysis, headline, standardization_page, toy_table
 from kdlab.analysis.figures import draw_all
 from kdlab.analysis.plain import as_plain_data
+from kdlab.analysis.svg import svg_bytes
 from kdlab.atomic import atomic_write, write_text
 from kdlab.verbs.loaded import LoadedRun
 from kdlab.verbs.origin import Subject
@@ -43,7 +40,7 @@ def write_analysis(
     numbers = json.dumps({**content, "toy_examples": toys, "splits": reports}, indent=1, allow_nan=False) + "\n"
     page = standardization_page(splits)
     drawn = {
-        folder / f"{split}_{name}.svg": _svg(figure)
+        folder / f"{split}_{name}.svg": svg_bytes(figure)
         for split, analysis in splits.items()
         for name, figure in draw_all(analysis).items()
     }
@@ -60,11 +57,3 @@ def add_headline(subject: Subject, splits: Mapping[str, Analysis]) -> None:
     """Put the main figures of each split into the run's result and loggers, under ``analysis``."""
     weights = {name: subject.origin[name] for name in ("student_sha256", "teacher_sha256")}
     add_to_run(subject.run, ("analysis",), {**weights, **{split: headline(each) for split, each in splits.items()}})
-
-
-def _svg(figure: Figure) -> bytes:
-    """The same bytes for the same figure."""
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "kdlab"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()

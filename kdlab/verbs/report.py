@@ -1,10 +1,11 @@
-"""``python -m kdlab report``: tables and figures of studies, from their run folders."""
+"""``python -m kdlab report``: a page, tables and figures of studies and runs, from their folders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdlab.errors import UsageError
 from kdlab.verbs.arguments import VerbParser
 
 
@@ -12,12 +13,18 @@ def parser() -> VerbParser:
     """Return the options of this verb."""
     parser = VerbParser(
         "report",
-        "DIR [DIR ...]",
-        "Write tables and figures of a study into DIR/report: summary.json, results.csv (one line per run), tables.md\n"
-        "and figures. `study` does this at its end; here it is for shards, and for studies that are not finished.",
-        ["runs/studies/digits_alpha"],
+        "DIR [DIR ...] [options]",
+        "Write a report of studies, of runs that belong to none, or of both. DIR is the folder of a study or run, or\n"
+        "one that holds some. A study's report goes into DIR/report: report.html (one page with everything, for any\n"
+        "browser, no network), summary.json, results.csv (one line per run; results.parquet too where pyarrow is\n"
+        "installed), tables.md and figures as SVG. Runs that differ in nothing but the seed are one line of the\n"
+        "tables. Of several DIR there is one page besides, in `report` of the folder that holds them all. `study`\n"
+        "does this at its end; here it is for shards, for studies that are not finished, and for runs.",
+        ["runs/studies/digits_alpha", "runs/digits", "runs/studies/alpha_mnist runs/mnist/dkd-seed0 --out page --png"],
     )  # fmt: skip
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder of a study")
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder of a study, of a run, or of some")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the page, instead of `report`")
+    parser.add_argument("--png", action="store_true", help="write the figures as PNG too")
     return parser
 
 
@@ -25,15 +32,20 @@ def main(arguments: Sequence[str]) -> None:
     """Write the reports that the arguments name.
 
     Raises:
-        UsageError: if a folder holds no study, or no finished run.
+        UsageError: if a folder holds neither a study nor a finished run, or the report cannot be written.
         IntegrityError: if runs of a study cannot stand in one table.
     """
     options = parser().parse_args(arguments)
 
-    from kdlab.studies.report import FOLDER, write_report
+    from kdlab.messages import set_up_messages
+    from kdlab.studies.report import write_reports
 
-    for folder in options.folders:
-        results = write_report(folder)
+    set_up_messages()
+    try:
+        page, written = write_reports(options.folders, options.out, options.png)
+    except OSError as error:
+        raise UsageError(f"the report cannot be written: {error}; choose another folder with --out") from error
+    for results in written:
         if results.missing:
-            print(f"{len(results.missing)} of {len(results.plan.runs)} runs are missing")
-        print(f"report in {folder / FOLDER}")
+            print(f"{results.plan.name}: {len(results.missing)} of {len(results.plan.runs)} runs are missing")
+    print(f"report in {page.parent}: open {page.name} in a browser")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdlab.errors import UsageError
-from kdlab.verbs.arguments import VerbParser, positive_int
+from kdlab.verbs.arguments import VerbParser, positive_float, positive_int
 
 if TYPE_CHECKING:
+    from kdlab.studies.cluster import RayExecutor
+    from kdlab.studies.local import LocalExecutor
     from kdlab.studies.plan import Plan, PlannedRun
+
+OF_RAY = ("ray_address", "cpus_per_run", "gpus_per_run")
 
 
 def parser() -> VerbParser:
@@ -25,7 +30,8 @@ def parser() -> VerbParser:
         "others; exit code 6 tells of it.",
         ["configs/studies/digits_alpha.yaml --quick",
          "studies/alpha_mnist --data_dir data --dry-run",
-         "studies/grid_mnist --data_dir data --shard 1/4"],
+         "studies/grid_mnist --data_dir data --shard 1/4",
+         "studies/grid_mnist --data_dir data --executor ray --ray_address auto --gpus_per_run 0.25"],
     )  # fmt: skip
     parser.add_argument("file", metavar="FILE", help="study file, by path or by name")
     parser.add_argument("--quick", action="store_true", help="make it small, as its section `quick` says")
@@ -34,13 +40,33 @@ def parser() -> VerbParser:
     parser.add_argument("--runs_dir", metavar="DIR", type=Path, default=Path("runs"), help="folder of all runs [runs]")
     parser.add_argument(
         "--jobs", metavar="N", type=positive_int,
-        help="runs at a time, which share the cores [one per core; one where there is a GPU]",
+        help="runs at a time, which share the cores [one per core; one where there is a GPU; all that Ray can place]",
     )  # fmt: skip
     parser.add_argument(
         "--shard", metavar="I/N", type=shard, default=(1, 1), help="only every N-th run, from the I-th (1 to N) on"
     )
     parser.add_argument("--retry-failed", action="store_true", help="run again what failed before")
+    parser.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="processes here, or a Ray cluster [local]"
+    )
+    parser.add_argument(
+        "--ray_address", metavar="ADDRESS",
+        help="HOST:PORT of a cluster, auto for the one of this machine, local to start one for this call [local]",
+    )  # fmt: skip
+    parser.add_argument("--cpus_per_run", metavar="N", type=positive_float, help="that Ray reserves [1]")
+    parser.add_argument(
+        "--gpus_per_run", metavar="N", type=share_of_gpus,
+        help="that Ray reserves; 0.25 puts four runs on one [1 where there are any, else 0]",
+    )  # fmt: skip
     return parser
+
+
+def share_of_gpus(text: str) -> float:
+    """Read 0, a part of one GPU, or a number of GPUs."""
+    number = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) else -1.0
+    if number < 0 or (number > 1 and number != int(number)):
+        raise argparse.ArgumentTypeError(f"{text} is no share of GPUs; give 0, a part of one as 0.25, or 1, 2, 3")
+    return number
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -61,6 +87,13 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: with 128 and the number of the signal, if it was told to stop.
     """
     options = parser().parse_args(arguments)
+    given = [name for name in OF_RAY if getattr(options, name) is not None]
+    if options.executor == "local" and given:
+        raise UsageError(f"--{given[0]} is for Ray; add --executor ray, or leave it out")
+    if options.executor == "ray":
+        from kdlab.studies.cluster import import_ray
+
+        import_ray()
 
     import torch
 
@@ -80,11 +113,11 @@ def main(arguments: Sequence[str]) -> None:
     plan = make_plan(read_study(path, options.quick), ConfigReader(data))
     study = study_folder(options.runs_dir, plan.name)
     chosen = choose(plan, *options.shard)
-    # asks the driver's library, which leaves no context behind as `torch.cuda.is_available` may
-    jobs = options.jobs or (1 if torch.cuda.device_count() else _cores())
+    jobs = options.jobs if options.executor == "ray" else options.jobs or _slots()
     _show(plan, chosen, study, jobs)
     if not options.dry_run:
-        _run(plan, chosen, study, jobs, data, options.retry_failed)
+        with _executor(options, study, jobs, data) as executor:
+            _run(plan, chosen, executor)
 
 
 def choose(plan: Plan, part: int, parts: int) -> list[PlannedRun]:
@@ -99,13 +132,33 @@ def choose(plan: Plan, part: int, parts: int) -> list[PlannedRun]:
     return [run for run in teachers.values() if run.id in needed] + chosen
 
 
-def _cores() -> int:
+def _slots() -> int:
+    """Runs at a time on this machine."""
+    import torch
+
     from kdlab.studies.local import cores
 
-    return cores()
+    # asks the driver's library, which leaves no context behind as `torch.cuda.is_available` may
+    return 1 if torch.cuda.device_count() else cores()
 
 
-def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int) -> None:
+@contextmanager
+def _executor(
+    options: argparse.Namespace, study: Path, jobs: int | None, data: Sequence[str]
+) -> Iterator[LocalExecutor | RayExecutor]:
+    if options.executor == "ray":
+        from kdlab.studies.cluster import RayExecutor, connected
+
+        with connected(options.ray_address or "local"):
+            cpus = options.cpus_per_run or 1.0
+            yield RayExecutor(study, cpus, options.gpus_per_run, jobs, data, options.retry_failed)
+    else:
+        from kdlab.studies.local import LocalExecutor
+
+        yield LocalExecutor(study, jobs or 1, data, options.retry_failed)
+
+
+def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int | None) -> None:
     from kdlab.studies.ledger import STATES, Entry, leftovers
     from kdlab.studies.plan import cells
     from kdlab.studies.progress import estimate, measured_seconds
@@ -119,27 +172,24 @@ def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int) -> N
             print(f"  teacher {run.label}: {run.id}")
     for label in cells(plan):
         print(f"  {label}")
-    print(f"this call: {len(chosen)} runs ({counts}), {jobs} at a time")
+    print(f"this call: {len(chosen)} runs ({counts}), {jobs or 'as many as the cluster holds'} at a time")
     old = leftovers(study, {run.id for run in plan.runs})
     if old:
         print(f"{len(old)} finished runs in {study} are of an earlier version of the study and not used")
     seconds, left = measured_seconds(plan, study), len(states) - states.count("done")
-    if left:
+    if left and jobs:
         time = "not known before the first run" if seconds is None else f"about {estimate(seconds, left, jobs)}"
         print(f"time for the rest: {time}")
 
 
-def _run(
-    plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int, data: Sequence[str], retry_failed: bool
-) -> None:
+def _run(plan: Plan, chosen: Sequence[PlannedRun], executor: LocalExecutor | RayExecutor) -> None:
     from kdlab.studies.ledger import Entry, FailedRunsError
-    from kdlab.studies.local import LocalExecutor
     from kdlab.studies.progress import StudyProgress
     from kdlab.studies.report import FOLDER, write_report
 
+    study = executor.study
     plan.write(study)
-    executor = LocalExecutor(study, jobs, data, retry_failed)
-    with StudyProgress(plan, study, len({run.id for run in chosen}), jobs) as progress:
+    with StudyProgress(plan, study, len({run.id for run in chosen}), executor.jobs) as progress:
         executor.run(chosen, progress.report, progress.tick)
     if executor.stopped_by:
         print("stopped; the same command continues the study")

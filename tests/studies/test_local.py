@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdlab.studies import local
+from kdlab.studies import executor, local, process
 from kdlab.studies.ledger import Entry
 from kdlab.studies.local import LocalExecutor, cores
 from kdlab.studies.plan import PlannedRun
@@ -50,8 +50,8 @@ def pretend(arguments, threads):
 
 @pytest.fixture(autouse=True)
 def _pretended(monkeypatch):
-    monkeypatch.setattr(local, "_fit", pretend)
-    monkeypatch.setattr(local, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(process, "_fit", pretend)
+    monkeypatch.setattr(executor, "LOOK_EVERY_S", 0.02)
 
 
 @pytest.fixture

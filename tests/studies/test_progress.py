@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from kdlab.studies.local import Ended
+from kdlab.studies.executor import Ended
 from kdlab.studies.plan import Plan, PlannedRun
 from kdlab.studies.progress import StudyProgress, estimate, measured_seconds
 

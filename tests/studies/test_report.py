@@ -10,56 +10,24 @@ import pytest
 from scipy import stats
 
 from kdlab.errors import IntegrityError, UsageError
-from kdlab.studies.file import Comparison
-from kdlab.studies.plan import Plan, PlannedRun
-from kdlab.studies.report import write_report
+from kdlab.studies.report import find_runs, write_report, write_reports
 from kdlab.verbs import run_verb
 
 METRIC = "student.test.accuracy"
-PLAIN = {0: 0.90, 1: 0.92, 2: 0.91}
+PLAIN = {0: 0.90, 1: 0.92, 2: 0.91}  # as in conftest.py
 BETTER = {0: 0.95, 1: 0.975, 2: 0.955}
-EQUAL = {0: 0.91, 1: 0.905, 2: 0.92}
-PROTOCOL = {
-    "name": "Digits",
-    "fingerprint": "f" * 64,
-    "val_fraction": 0.1,
-    "split_seed": 0,
-    "n_tested": 360,
-    "selection": "last epoch",
-}
-
-
-def write_result(folder, run_id, accuracy, seed, **protocol):
-    (folder / run_id).mkdir(parents=True)
-    result = {
-        "seed": seed,
-        "protocol": PROTOCOL | protocol,
-        "student": {"test": {"accuracy": accuracy, "nll": 1 - accuracy}},
-        "train_seconds": 1.5,
-        "environment": {"git_commit": "abc", "versions": {"torch": "2.15.0"}, "device": "a CPU"},
-    }
-    (folder / run_id / "result.json").write_text(json.dumps(result))
-    (folder / run_id / "metrics.csv").write_text(f"epoch,step,val/accuracy\n0,10,0.5\n1,20,{accuracy}\n")
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A study of a teacher, an independent student, and students of two alphas and two temperatures; all are done."""
-    runs = [PlannedRun("teacher0", "teacher", "wide", {}, 0, (), ())]
-    write_result(tmp_path, "teacher0", 0.99, 0)
-    for seed, accuracy in PLAIN.items():
-        runs.append(PlannedRun(f"plain{seed}", "student", "plain", {}, seed, (), ()))
-        write_result(tmp_path, f"plain{seed}", accuracy, seed)
-    for alpha in (0.1, 0.9):
-        for temperature in (1, 4):
-            for seed, accuracy in (BETTER if alpha == 0.1 else EQUAL).items():
-                name = f"kd{alpha}-{temperature}-{seed}"
-                values = {"model.alpha": alpha, "model.temperature": temperature}
-                runs.append(PlannedRun(name, "student", "kd", values, seed, (), ("teacher0",)))
-                write_result(tmp_path, name, accuracy, seed)
-    comparison = Comparison({"variant": "kd", "model.temperature": 1}, {"variant": "plain"})
-    Plan("s", "Which alpha?", (METRIC, "student.test.nll"), (comparison,), tuple(runs)).write(tmp_path)
-    return tmp_path
+def figures():
+    """For tests that look at figures."""
+
+
+@pytest.fixture(autouse=True)
+def drawn_only_where_looked_at(request, monkeypatch):
+    """Drawing takes most of the time of a report."""
+    if "figures" not in request.fixturenames:
+        monkeypatch.setattr("kdlab.studies.report.draw_figures", lambda results: {})
 
 
 def summary(folder):
@@ -95,7 +63,7 @@ def test_comparisons_are_paired_and_corrected(folder):
     assert tests["student.test.nll", "kd, alpha 0.1, temperature 1"]["verdict"] == "lower"
 
 
-def test_the_table_says_protocol_n_and_verdict(folder):
+def test_the_table_says_protocol_n_and_verdict(folder, figures):
     write_report(folder)
     text = (folder / "report" / "tables.md").read_text()
     assert "Protocol: Digits, last epoch (10% of the training images held out), 360 test images." in text
@@ -121,34 +89,15 @@ def test_the_csv_leads_from_every_number_to_its_run(folder):
     }  # fmt: skip
 
 
-def test_figures_of_every_key_heat_map_and_curves(folder):
+def test_figures_of_every_key_heat_map_and_curves(folder, figures):
     write_report(folder)
     drawn = {path.stem for path in (folder / "report").glob("*.svg")}
-    assert drawn == {"kd_alpha", "kd_temperature", "kd_alpha_temperature", "kd_curves", "plain_curves"}
+    assert drawn == {"kd_alpha", "kd_temperature", "kd_alpha_temperature", "curves", "loss_landscape"}
     for path in (folder / "report").glob("*.svg"):
         assert path.read_text().startswith("<?xml")
 
 
-def test_the_figures_show_the_numbers(folder):
-    from kdlab.studies.figures import heat_map, metric_against, training_curves
-    from kdlab.studies.results import read_results
-
-    results = read_results(folder)
-    (axis,) = metric_against(results, "kd", "model.alpha").axes
-    line = next(line for line in axis.lines if line.get_label() == "kd, temperature 4")
-    assert list(line.get_xdata()) == [0.1, 0.9]
-    assert list(line.get_ydata()) == pytest.approx([96.0, 91.1666667])
-    assert any(
-        line.get_linestyle() == "--" and list(line.get_ydata()) == [pytest.approx(91.0)] * 2 for line in axis.lines
-    )
-    axis = heat_map(results, "kd", "model.alpha", "model.temperature").axes[0]
-    assert sorted(text.get_text() for text in axis.texts) == ["91.17", "91.17", "96", "96"]
-    curves = training_curves(results, "plain")
-    assert curves is not None
-    assert list(curves.axes[0].lines[0].get_ydata()) == pytest.approx([50.0, 91.0])
-
-
-def test_the_same_runs_give_the_same_bytes(folder):
+def test_the_same_runs_give_the_same_bytes(folder, figures):
     def everything():
         write_report(folder)
         return {path.name: path.read_bytes() for path in (folder / "report").iterdir()}
@@ -156,12 +105,18 @@ def test_the_same_runs_give_the_same_bytes(folder):
     assert everything() == everything()
 
 
-def test_figures_of_an_earlier_version_go(folder):
+def test_figures_of_an_earlier_version_go(folder, figures):
+    write_report(folder, png=True)
+    report, mine = folder / "report", folder / "report" / "mine.svg"
+    assert (report / "kd_temperature.png").read_bytes().startswith(b"\x89PNG")
+    mine.touch()
+    plan = json.loads((folder / "study.json").read_text())
+    kept = [run for run in plan["runs"] if run["values"].get("model.temperature") != 4]
+    (folder / "study.json").write_text(json.dumps(plan | {"runs": kept}))
     write_report(folder)
-    old = folder / "report" / "old.svg"
-    old.touch()
-    write_report(folder)
-    assert not old.exists()
+    names = {path.name for path in report.glob("*.*g")} - {"mine.svg"}  # png, svg
+    assert names == {"kd_alpha.svg", "curves.svg"}
+    assert mine.exists()  # the folder may hold files that are not ours
 
 
 def test_few_seeds_and_missing_runs_are_told(folder, caplog):
@@ -189,7 +144,7 @@ def test_few_seeds_and_missing_runs_are_told(folder, caplog):
 def test_runs_of_other_protocols_are_refused(folder, change, message):
     path = folder / "plain2" / "result.json"
     result = json.loads(path.read_text())
-    path.write_text(json.dumps(result | {"protocol": PROTOCOL | change}))
+    path.write_text(json.dumps(result | {"protocol": result["protocol"] | change}))
     with pytest.raises(IntegrityError) as caught:
         write_report(folder)
     assert message in str(caught.value)
@@ -216,5 +171,113 @@ def test_a_study_without_finished_runs_has_no_report(folder):
 def test_the_verb_writes_the_report(folder, capsys):
     run_verb("report", [str(folder)])
     assert f"report in {folder}/report" in capsys.readouterr().out
-    with pytest.raises(UsageError, match=r"is no folder of a study"):
-        run_verb("report", [str(folder / "plain0")])
+    (folder / "plain1" / "result.json").unlink()
+    run_verb("report", [str(folder)])
+    assert "s: 1 of 16 runs are missing" in capsys.readouterr().out
+    (folder / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"empty holds no study and no finished run; give runs/studies/NAME, runs/"):
+        run_verb("report", [str(folder / "empty")])
+
+
+def test_what_cannot_be_written_is_told(folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"the report cannot be written: .*file.*; choose another folder with --out"):
+        run_verb("report", [str(folder), "--out", str(tmp_path / "file" / "page")])
+    with pytest.raises(UsageError, match=r"plain0 is the folder of a study or run; name another one with --out"):
+        run_verb("report", [str(folder), "--out", str(folder / "plain0")])
+
+
+# -- runs that belong to no study ----------------------------------------------------------------------------------
+
+
+CONFIG = "model: {{class_path: KD, init_args: {{alpha: {alpha}}}}}\nseed_everything: {seed}\nname: {name}\n"
+
+
+def write_run(write_result, folder, accuracy, seed, alpha=0.5, **more):
+    write_result(folder, accuracy, seed, name=folder.name, **more)
+    (folder / "config.yaml").write_text(CONFIG.format(alpha=alpha, seed=seed, name=folder.name))
+
+
+def test_runs_that_differ_in_their_seed_are_one_cell(tmp_path, write_result):
+    for seed, accuracy in PLAIN.items():
+        write_run(write_result, tmp_path / "digits" / f"kd-seed{seed}", accuracy, seed)
+    write_run(write_result, tmp_path / "digits" / "kd-seed0-2", 0.5, 0, alpha=0.6)
+    page, (results,) = write_reports([tmp_path / "digits"])
+    assert page == tmp_path / "digits" / "report" / "report.html"
+    cells = {cell["cell"]: cell for cell in summary(tmp_path / "digits")["cells"]}
+    assert {name: cell["runs"] for name, cell in cells.items()} == {
+        "kd": ["kd-seed0", "kd-seed1", "kd-seed2"],
+        "kd (2)": ["kd-seed0-2"],  # another alpha under the same name
+    }
+    assert cells["kd"]["metrics"][METRIC]["mean"] == pytest.approx(0.91)
+    assert results.plan.metrics == (METRIC, "student.test.nll")
+    studies, runs = find_runs(sorted((tmp_path / "digits").glob("*")))
+    assert (studies, [run.name for run in runs]) == ([], ["kd-seed0", "kd-seed0-2", "kd-seed1", "kd-seed2"])
+    with pytest.raises(UsageError, match=r"report is a report; give the folders of studies or runs"):
+        find_runs([page.parent])
+
+
+def test_the_same_experiment_twice_counts_once(tmp_path, write_result):
+    for name, accuracy in (("kd-seed0", 0.8), ("kd-seed0-2", 0.9)):
+        write_run(write_result, tmp_path / name, accuracy, 0)
+    (tmp_path / "kd-seed0" / "log.txt").write_text("2026-11-21 09:00:00,0 INFO ends\n")
+    write_reports([tmp_path])
+    (cell,) = summary(tmp_path)["cells"]
+    assert (cell["runs"], cell["metrics"][METRIC]["mean"]) == (["kd-seed0-2"], 0.9)
+    said = "kd-seed0 is left out: kd-seed0-2 has the same config and seed, and is newer."
+    assert said in (tmp_path / "report" / "tables.md").read_text()
+
+
+def test_runs_without_a_config_are_never_averaged(tmp_path, write_result):
+    for seed in (0, 1):
+        write_result(tmp_path / f"run{seed}", 0.9, seed)
+    write_reports([tmp_path / "run0", tmp_path / "run1"])
+    assert [cell["runs"] for cell in summary(tmp_path)["cells"]] == [["run0"], ["run1"]]
+
+
+def test_a_damaged_config_is_told(tmp_path, write_result):
+    write_result(tmp_path / "run0", 0.9, 0)
+    (tmp_path / "run0" / "config.yaml").write_text("a: [")
+    with pytest.raises(IntegrityError, match=r"config.yaml cannot be read"):
+        write_reports([tmp_path / "run0"])
+
+
+def test_a_damaged_result_is_told(folder):
+    (folder / "plain0" / "result.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"result.json cannot be read; delete the run's folder and run it again"):
+        write_report(folder)
+
+
+def test_runs_of_two_protocols_and_a_study_share_a_page_but_no_table(folder, tmp_path, write_result):
+    for number, name in enumerate(("Digits", "MNIST")):
+        protocol = {"name": name, "fingerprint": name, "val_fraction": 0, "selection": "last epoch", "n_tested": 10}
+        write_run(write_result, tmp_path / "loose" / name, 0.1 * (number + 1), 0, protocol=protocol)
+    study = tmp_path / "study"
+    study.mkdir()
+    for path in [*folder.glob("*[0-9]"), folder / "study.json"]:
+        path.rename(study / path.name)
+    page, results = write_reports([study, tmp_path / "loose"], tmp_path / "page")
+    assert [one.plan.name for one in results] == ["s", "loose: Digits", "loose: MNIST"]
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("summary.json")} == {
+        "study/report/summary.json", "page/1/summary.json", "page/2/summary.json",
+    }  # fmt: skip
+    text = page.read_text()
+    assert text.count("<h1 ") == 3
+    assert (study / "report" / "report.html").read_text().count("<h1 ") == 1
+
+
+def test_parquet_holds_what_the_csv_holds(folder):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="results.parquet needs pyarrow")
+    write_report(folder)
+    table = parquet.read_table(folder / "report" / "results.parquet").to_pylist()
+    rows = list(csv.DictReader((folder / "report" / "results.csv").open()))
+    assert [{key: "" if value is None else str(value) for key, value in row.items()} for row in table] == rows
+    assert table[4]["model.alpha"] == 0.1
+
+
+def test_without_pyarrow_an_old_parquet_file_goes(folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (folder / "report").mkdir()
+    (folder / "report" / "results.parquet").touch()
+    write_report(folder)
+    assert not (folder / "report" / "results.parquet").exists()

@@ -122,7 +122,7 @@ def test_a_study_killed_five_times_gives_the_same_summary(finished, tmp_path):
     for _ in range(5):
         driver = FORK.Process(target=main, args=(arguments,))
         driver.start()
-        driver.join(draw.uniform(0.5, 4))
+        driver.join(draw.uniform(0.3, 2.5))
         if driver.is_alive() and driver.pid is not None:
             os.kill(driver.pid, signal.SIGSTOP)  # so that it starts no more while we look
             for pid in [*children(driver.pid), driver.pid]:

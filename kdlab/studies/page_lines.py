@@ -1,0 +1,199 @@
+"""What the page of a report shows of a study, as plain values for its template."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from kdlab.studies.costs import COSTS, NOT_PROFILED, parameters
+from kdlab.studies.findings import Findings
+from kdlab.studies.results import Results, Row, lookup
+from kdlab.studies.statistics import Summary
+from kdlab.studies.tables import p_value, scale, short_name
+
+# what is said of the making of the numbers: name -> key of result.json
+ORIGINS = {
+    "command": "environment.command",
+    "commit": "environment.git_commit",
+    "device": "environment.device",
+    "threads": "environment.threads",
+    "platform": "environment.platform",
+    "Python": "environment.python",
+    "precision": "precision",
+}
+DOUBTFUL = ("commit", "device", "threads", "precision", "versions")  # where runs that differ are worth a warning
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as it is shown and as it is."""
+
+    text: str
+    value: float
+
+
+def run_line(row: Row, key: str, page: Path, results: Results) -> dict[str, Any]:
+    """One run: what it is, what came out, where its files are."""
+    run = row.run
+    metrics = results.plan.metrics
+    return {
+        "id": run.id,
+        "anchor": f"{key}-run-{quote(run.id, safe='')}",
+        "label": run.label,
+        "role": run.role,
+        "variant": run.variant,
+        "cell": row.cell,
+        "values": run.values,
+        "seed": run.seed,
+        "metrics": [None if metric not in row.metrics else _number(row.metrics[metric], metric) for metric in metrics],
+        "seconds": None if row.train_seconds is None else Number(f"{row.train_seconds:.1f}", row.train_seconds),
+        "finished": row.finished,
+        "commit": str(row.origin.get("git_commit") or "")[:10],
+        "links": {
+            name: relative_link(row.folder / name, page)
+            for name in ("", "config.yaml", "result.json", "log.txt")
+            if (row.folder / name).exists()
+        },
+        "command": _command(row),
+        "config": _text(row.folder / "config.yaml"),
+    }
+
+
+def _command(row: Row) -> str:
+    """What trains this run again; ``@ID`` stands for the weights of another run of the study."""
+    if row.run.arguments:
+        return f"python -m kdlab fit {shlex.join(row.run.arguments)}"
+    return str(row.origin.get("command") or "")
+
+
+def cell_line(findings: Findings, cell: str, runs: Mapping[str, Any]) -> dict[str, Any]:
+    """One cell: its summaries and the runs behind them."""
+    summaries = {metric: findings.cells[metric][cell] for metric in findings.results.plan.metrics}
+    return {
+        "label": cell,
+        "n": next(iter(summaries.values())).n,
+        "values": [_summary(summary, metric) for metric, summary in summaries.items()],
+        "runs": [runs[row.run.id] for row in findings.results.cells[cell]],
+    }
+
+
+def comparison_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One line per tested pair, with the runs of both cells on their common seeds."""
+    cells = findings.results.cells
+    lines = []
+    for pair in findings.compared:
+        result = pair.result
+        used = [
+            row for cell in (pair.cell, pair.against) for row in cells.get(cell, []) if row.run.seed in result.seeds
+        ]
+        lines.append(
+            {
+                "metric": short_name(pair.metric),
+                "cell": pair.cell,
+                "against": pair.against,
+                "n": len(result.seeds),
+                "unit": " points" if scale(pair.metric)[1] else "",
+                "difference": None if result.difference is None else _summary(result.difference, pair.metric),
+                "effect": None
+                if result.effect_size is None
+                else Number(f"{result.effect_size:.2f}", result.effect_size),
+                "p": [None if p is None else Number(p_value(p), p) for p in (result.p, result.p_holm)],
+                "verdict": result.verdict,
+                "runs": [runs[row.run.id] for row in used],
+            }
+        )
+    return lines
+
+
+def cost_lines(results: Results, runs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One line per cell and teacher with the costs of its student; none where nothing was profiled."""
+    groups = results.cells_and_teachers
+    if all(cost.of(row).reason == NOT_PROFILED for rows in groups.values() for row in rows for cost in COSTS):
+        return []
+    return [
+        {
+            "label": label,
+            "network": ", ".join(dict.fromkeys(str(lookup(row.result, "student.network")) for row in rows)),
+            "parameters": _plain([parameters(row) for row in rows]),
+            "costs": [
+                {"words": cost.words, "number": _plain([cost.of(row).value for row in rows]),
+                 "reason": "; ".join(dict.fromkeys(found.reason for row in rows if (found := cost.of(row)).reason))}
+                for cost in COSTS
+            ],
+            "runs": [runs[row.run.id] for row in rows],
+        }
+        for label, rows in groups.items()
+    ]  # fmt: skip
+
+
+def _plain(values: Sequence[float | None]) -> dict[str, Number] | None:
+    """Mean of what was measured, and lowest and highest value where they differ."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    found = {"mean": Summary.of(known).mean, "low": min(known), "high": max(known)}
+    shown = {name: Number(f"{value:,.0f}" if value >= 1000 else f"{value:.3g}", value) for name, value in found.items()}
+    return shown if shown["low"].text != shown["high"].text else {"mean": shown["mean"]}
+
+
+def _summary(summary: Summary, metric: str) -> dict[str, Number | None]:
+    """Mean, half width of its interval, and standard deviation."""
+    factor, _ = scale(metric)
+    return {
+        "mean": _number(summary.mean, metric),
+        "half_width": None if summary.half_width is None else _number(summary.half_width, metric),
+        "sd": None if summary.sd is None else Number(f"{factor * summary.sd:.3g}", summary.sd),
+    }
+
+
+def _number(value: float, metric: str) -> Number:
+    factor, _ = scale(metric)
+    return Number(f"{factor * value:.{2 if factor > 1 else 4}f}", value)
+
+
+def origins(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """Name of an origin -> what it was -> in how many runs."""
+    origins = {
+        name: _counts([str(lookup(row.result, key)) for row in rows if lookup(row.result, key) is not None])
+        for name, key in ORIGINS.items()
+    }
+    versions = [row.origin.get("versions") or {} for row in rows]
+    origins["versions"] = _counts([", ".join(f"{name} {known[name]}" for name in known) for known in versions if known])
+    dates = sorted(row.finished for row in rows if row.finished)
+    origins["finished"] = {" to ".join(dict.fromkeys((dates[0], dates[-1]))): len(dates)} if dates else {}
+    return {name: found for name, found in origins.items() if found}
+
+
+def _counts(values: Sequence[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def doubts(results: Results) -> list[str]:
+    """Where the students were not made alike; their teachers run alone and so have more threads."""
+    found = {name: values for name, values in origins(results.rows).items() if name in DOUBTFUL and len(values) > 1}
+    return [
+        f"The runs differ in {name}: {'; '.join(f'{value} ({n})' for value, n in values.items())}."
+        for name, values in found.items()
+    ]
+
+
+def total_time(results: Results) -> Number:
+    """Time of training of all runs, in hours, minutes and seconds."""
+    seconds = sum(row.train_seconds or 0.0 for row in (*results.teachers, *results.rows))
+    return Number(str(timedelta(seconds=round(seconds))), seconds)
+
+
+def relative_link(path: Path, page: Path) -> str:
+    """A relative address, whatever the names of the folders."""
+    return quote(Path(os.path.relpath(path, page)).as_posix())
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

@@ -1,0 +1,77 @@
+"""The runs as a tidy table: one line per run, one column per quantity, as CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdlab.atomic import atomic_write
+from kdlab.studies.costs import COSTS, parameters
+from kdlab.studies.results import PROTOCOL, Results, Row
+
+VERSIONS = ("kdlab", "torch", "lightning", "torchvision", "numpy")
+Line = dict[str, Any]
+
+
+def tidy(results: Results) -> list[Line]:
+    """One line per run, teachers too: grid keys, seed, metrics, costs and origin; None where there is no value."""
+    keys = list(dict.fromkeys(key for run in results.plan.students for key in run.values))
+    return [_line(row, keys, results.plan.metrics) for row in (*results.teachers, *results.rows)]
+
+
+def _line(row: Row, keys: Sequence[str], metrics: Sequence[str]) -> Line:
+    run, origin = row.run, row.origin
+    return {
+        "run": run.id,
+        "role": run.role,
+        "variant": run.variant,
+        **{key: run.values.get(key) for key in keys},
+        "seed": run.seed,
+        **{metric: row.metrics.get(metric) for metric in metrics},
+        "train_seconds": row.train_seconds,
+        "parameters": parameters(row),
+        **{cost.column: cost.of(row).value for cost in COSTS},
+        **{key: row.protocol[key] for key in PROTOCOL},
+        "git_commit": origin.get("git_commit"),
+        **{name: origin.get("versions", {}).get(name) for name in VERSIONS},
+        "device": origin.get("device"),
+        "finished": row.finished or None,
+    }
+
+
+def write_csv(lines: Sequence[Line], path: Path) -> None:
+    """Write the table with all digits, atomically; an empty field is no value."""
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def write_parquet(lines: Sequence[Line], path: Path) -> bool:
+    """Write the table as Parquet, atomically, where pyarrow is installed; returns whether it is.
+
+    Without it a file of before goes: it would tell of other runs than the CSV beside it.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        path.unlink(missing_ok=True)
+        return False
+    pyarrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
+    columns = {name: _one_type([line[name] for line in lines]) for name in lines[0]}
+    with atomic_write(path) as part:
+        parquet.write_table(pyarrow.table(columns), part)
+    return True
+
+
+def _one_type(values: Sequence[Any]) -> Sequence[Any]:
+    """The values of a column of numbers, or of text: a grid may hold both, ``0.5`` and ``none``."""
+    known = [value for value in values if value is not None]
+    if len({isinstance(value, bool) for value in known}) < 2 and all(
+        isinstance(value, (int, float)) for value in known
+    ):
+        whole = all(isinstance(value, int) for value in known)
+        return values if whole else [None if value is None else float(value) for value in values]
+    return [None if value is None else str(value) for value in values]
