@@ -1,17 +1,19 @@
-"""Images per second of whole distillation epochs: ``kdlab fit`` against torchdistill.
+"""Images per second of whole distillation epochs: ``kdlab fit`` against torchdistill and RepDistiller.
 
     pip install 'kdlab[bench]'                     # torchdistill
     python benchmarks/epoch.py --data_dir DIR      # CIFAR-100 training images in DIR/cifar100; about 15 minutes
     python benchmarks/epoch.py                     # random images
     python benchmarks/epoch.py --quick             # one short turn, nothing compiled; nothing is written
+    python benchmarks/epoch.py --repdistiller CHECKOUT ...      # RepDistiller takes turns as well
 
-ResNet56 -> ResNet20 (equally many parameters in both frameworks), batch 64, T = 4, label weight 0.1, SGD, the same
+ResNet56 -> ResNet20 (equally many parameters in all frameworks), batch 64, T = 4, label weight 0.1, SGD, the same
 5,000 images. Everything but validation counts: loader, logging, and in kdlab checkpoints. Each variant is a process
 of its own, and they take turns, one epoch each; ratios are of the same turn, and the first turn does not count.
 
 torchdistill                its own distillation box, as its example runs it: float32, two loader workers. The
                             teacher is in training mode: nothing in the box or the example calls `eval`
 torchdistill, eval teacher  the same, the teacher in eval mode
+RepDistiller                its own loop of an epoch; only with --repdistiller, a checkout of the repository
 kdlab, fp32                 configs/cifar100/logit_matching.yaml with this pair
 kdlab, fast                 with configs/run/fast_cpu.yaml: bfloat16 autocast, channels-last
 ... compiled                with configs/run/compiled.yaml in addition
@@ -38,7 +40,11 @@ from kdlab.types import Batch
 from kdlab.weights import save_weights
 
 BATCH_SIZE = 64
-CODE = ("kdlab", "configs", *(f"benchmarks/{name}.py" for name in ("kdlab_epochs", "torchdistill_epochs", "cache")))
+CODE = (
+    "kdlab",
+    "configs",
+    *(f"benchmarks/{name}.py" for name in ("kdlab_epochs", "torchdistill_epochs", "repdistiller_epochs", "cache")),
+)
 PACKAGES = (*measuring.PACKAGES, "torchdistill")
 FAST = ["--config", "run/fast_cpu"]
 COMPILED = [*FAST, "--config", "run/compiled"]
@@ -50,7 +56,7 @@ KDLAB = {  # name -> how it is run, and with which teacher
     "kdlab, fast, compiled, remembered": (COMPILED, "cached"),
 }
 THEIRS = {"torchdistill": False, "torchdistill, eval teacher": True}
-RATIOS = measuring.over(*((ours, theirs) for theirs in THEIRS for ours in KDLAB))
+RATIOS = measuring.over(*((ours, theirs) for theirs in (*THEIRS, "RepDistiller") for ours in KDLAB))
 ASKED = {
     "kdlab, fast / torchdistill": "at least 2.5, better 3",
     "kdlab, fast, remembered / torchdistill": "at least 4, better 5",
@@ -95,6 +101,10 @@ def partners(args, folder: Path, train_per_class: int) -> dict[str, measuring.Pa
         name: measuring.Partner("torchdistill_epochs.py", told | {"eval_teacher": eval_teacher}, args.threads)
         for name, eval_teacher in THEIRS.items()
     }
+    if args.repdistiller is not None:
+        told = {"checkout": args.repdistiller, "images": str(folder / "images.safetensors"), "batch_size": BATCH_SIZE,
+                "parameters": parameters}  # fmt: skip
+        started["RepDistiller"] = measuring.Partner("repdistiller_epochs.py", told, args.threads)
     for name, (_, teacher) in KDLAB.items():
         if args.quick and "compiled" in name:
             continue
@@ -107,6 +117,7 @@ def main() -> None:
     """Measure, print and write the result."""
     parser = measuring.options(__doc__)
     parser.add_argument("--data_dir", help="folder that holds cifar100/; random images without it")
+    parser.add_argument("--repdistiller", help="checkout of github.com/HobbitLong/RepDistiller, to be measured as well")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--images", type=int, default=5000, help="per epoch, a multiple of 100")
     parser.add_argument("--threads", type=int, default=2, help="of each process")
@@ -131,7 +142,7 @@ def main() -> None:
             rates = {name: partner.turn()["images_per_s"] for name, partner in variants.items()}
             print(f"turn {turn}: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()), flush=True)
             turns += [rates] if turn else []
-    pairs = {label: pair for label, pair in RATIOS.items() if pair[0] in turns[0]}
+    pairs = {label: pair for label, pair in RATIOS.items() if set(pair) <= set(turns[0])}
     report["images_per_s"] = {name: measuring.spread([turn[name] for turn in turns]) for name in turns[0]}
     report |= {"ratios": measuring.ratios(turns, pairs), "asked": ASKED, "turns": turns}
     measuring.show("images per second", report["images_per_s"])

@@ -112,7 +112,8 @@ class KDLabCLI(LightningCLI):
     def _is_rehearsal(self) -> bool:
         """Whether only a few batches are asked for."""
         trainer = self._config.trainer
-        return bool(trainer.fast_dev_run) or isinstance(trainer.limit_train_batches, int)
+        limit = trainer.limit_train_batches  # 2 may come as 2.0: typing holds int | float and float | int for the same
+        return bool(trainer.fast_dev_run) or isinstance(limit, int) or (limit is not None and limit > 1)
 
     def before_instantiate_classes(self) -> None:
         """Name the run, and refuse numbers of classes that contradict the data."""

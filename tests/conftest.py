@@ -25,6 +25,13 @@ UNPACK = Path(__file__).parents[2] / "shared" / "data" / "unpack.py"
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no "GPU available: False" for each Trainer
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Import Lightning before everything else, as the command line does; only in processes that run tests."""
+    hands_out = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if not hands_out:
+        import lightning.pytorch  # noqa: F401
+
+
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> Iterator[None]:
     """Each test starts from the same generator state and leaves none of its own, in whatever order tests run."""

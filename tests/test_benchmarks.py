@@ -25,6 +25,7 @@ PARTNERS = {
     "training_steps.py",
     "kdlab_epochs.py",
     "torchdistill_epochs.py",
+    "repdistiller_epochs.py",
 }  # processes that benchmarks start
 SCRIPTS = sorted(
     path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text() and path.name not in PARTNERS
