@@ -55,6 +55,9 @@ def build_result(
         if isinstance(teacher, FrozenTeacher):
             result["teacher"]["checkpoint"] = None if teacher.untrained else teacher.checkpoint
             result["teacher"]["untrained"] = teacher.untrained
+        if isinstance(model.teacher, CachedTeacher) and recorder is not None:
+            result["teacher"]["images_answered"] = model.teacher.images_answered
+            result["teacher"]["images_computed"] = model.teacher.images_computed
     if recorder is not None:
         device = next(model.student.parameters()).device
         networks: dict[str, nn.Module | None] = {"student": model.student, "teacher": teacher}

@@ -192,12 +192,19 @@ def test_the_help_is_there_without_importing_torch() -> None:
 # -- the result of a run
 
 
-def test_the_result_names_the_teacher_inside(arguments: list[str], tmp_path: Path) -> None:
-    assert main(["fit", *arguments, "--name", "run"]) == 0
-    result = json.loads((tmp_path / "runs" / "digits" / "run" / "result.json").read_text())
-    assert result["teacher"]["network"] == "DigitsConv"
-    assert result["teacher"]["checkpoint"].endswith("teacher-seed0/student.safetensors")
-    assert result["teacher"]["untrained"] is False
+def test_the_result_names_the_teacher_inside_and_how_often_it_was_asked(arguments: list[str], tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        assert main(["fit", *arguments, "--name", name, "--model.temperature", "2" if name == "first" else "9"]) == 0
+    first, second = (
+        json.loads((tmp_path / "runs" / "digits" / name / "result.json").read_text())["teacher"]
+        for name in ("first", "second")
+    )
+    assert first["network"] == "DigitsConv"
+    assert first["checkpoint"].endswith("teacher-seed0/student.safetensors")
+    assert first["untrained"] is False
+    assert first["images_answered"] == second["images_answered"] == 3 * IMAGES  # three epochs
+    assert first["images_computed"] == rows_in(tmp_path / "cache")
+    assert second["images_computed"] == 0
 
 
 def test_a_run_may_be_continued_with_its_cache_at_another_place(arguments: list[str], tmp_path: Path) -> None:
