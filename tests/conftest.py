@@ -26,10 +26,14 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no "GPU avai
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Import Lightning before everything else, as the command line does; only in processes that run tests."""
+    """Start as the command line does, Lightning before everything else; only in processes that run tests."""
     hands_out = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if not hands_out:
         import lightning.pytorch  # noqa: F401
+
+        from kdlab.allocation import keep_freed_memory
+
+        keep_freed_memory()
 
 
 @pytest.fixture(autouse=True)

@@ -127,6 +127,18 @@ def test_weights_and_biases_is_named_in_one_module_at_most():
     assert len([module for module in FILES if any(name.split(".")[0] == "wandb" for name in imported(module))]) <= 1
 
 
+@pytest.mark.parametrize("module", modules_of("analysis"))
+def test_an_analysis_imports_matplotlib_for_its_first_figure_only(module):
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    at_once = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {alias.name for node in at_once for alias in node.names} | {getattr(node, "module", "") for node in at_once}
+    assert not {name for name in names if name and name.split(".")[0] in ("matplotlib", "torchmetrics", "sklearn")}
+
+
+def test_pyplot_which_keeps_figures_and_may_want_a_screen_is_imported_nowhere():
+    assert not [module for module in FILES if any(name.startswith("matplotlib.pyplot") for name in imported(module))]
+
+
 def test_importing_kdlab_does_not_import_torch():
     code = "import sys, kdlab, kdlab.errors, kdlab.atomic, kdlab.__main__, kdlab.run.folder\n"
     code += "print([name for name in ('torch', 'lightning', 'numpy', 'sklearn') if name in sys.modules])"

@@ -1,8 +1,6 @@
 """The figures: what they show, how large they are, and that they need nothing but the results."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -153,16 +151,3 @@ def test_matplotlib_settings_are_left_as_they_were(analysis):
     before = dict(matplotlib.rcParams)
     draw.draw_all(analysis)
     assert dict(matplotlib.rcParams) == before
-
-
-def test_matplotlib_is_imported_by_the_first_figure_and_pyplot_never():
-    code = """
-import io, sys, numpy as np
-from kdlab.analysis import Answers, analyze, figures
-print([name for name in ("matplotlib", "lightning", "torchmetrics", "sklearn") if name in sys.modules])
-drawn = figures.draw_all(analyze(Answers("a", 5 * np.eye(3), np.arange(3), 9 * np.eye(3))))
-drawn["confusion"].savefig(io.BytesIO(), format="png")
-print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "True False"]
