@@ -34,7 +34,7 @@ def test_two_processes_train_one_run_and_test_like_one(
     ]
     arguments += ["--model.teacher.checkpoint", str(digits_teacher), "--model.teacher.recipe", "null"]
     # as users start it: the Trainer launches the second process itself
-    command = [sys.executable, "-m", "kdlab", *arguments, "--trainer.max_epochs", "2", "--data.batch_size", "32"]
+    command = [sys.executable, "-m", "kdlab", *arguments, "--trainer.max_epochs", "1", "--data.batch_size", "64"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
