@@ -130,6 +130,8 @@ def main() -> None:
     report = {"environment": measuring.environment(sys.argv, CODE, PACKAGES), "n": args.turns,
               "batch_size": BATCH_SIZE, "images": "random" if args.data_dir is None else "CIFAR-100",
               "images_per_epoch": args.images, "pair": "ResNet56 -> ResNet20"}  # fmt: skip
+    if args.repdistiller is not None:
+        report["repdistiller_commit"] = measuring.commit_of(args.repdistiller)
     train_per_class = args.images // CIFAR100.num_classes
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)

@@ -65,6 +65,11 @@ def environment(command: Sequence[str], code: Iterable[str], packages: Sequence[
     }
 
 
+def commit_of(checkout: str) -> str | None:
+    """Return the commit of somebody else's checkout; None where it is none."""
+    return _git("rev-parse", "HEAD", folder=Path(checkout)).strip() or None
+
+
 def command_line(script: str, arguments: Iterable[str]) -> str:
     """Return the command with the last part of each path only: other people's folders have other names."""
     return " ".join(["python", script, *(re.sub(r"[^\s=]*/(?=[^\s/]+)", "", each).rstrip("/") for each in arguments)])
@@ -198,10 +203,10 @@ class Turns:
         self._answers.flush()
 
 
-def _git(*command: str) -> str:
+def _git(*command: str, folder: Path = HERE.parent) -> str:
     """Return what git prints; nothing where there is no git or no checkout."""
     try:
-        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=HERE.parent).stdout
+        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=folder).stdout
     except OSError:
         return ""
 

@@ -44,6 +44,7 @@ ALLOWED = {
         "data",
         "parser",
         "profiling",
+        "analysis",
     },
     "verbs": {
         *FOUNDATION,

@@ -1,5 +1,8 @@
 """What networks make of wrong training labels: do they see through them, or repeat what they were taught?"""
 
+from dataclasses import asdict
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,7 +12,7 @@ from kdlab.teachers import Teacher
 from kdlab.types import Batch
 
 
-def noise_report(network: nn.Module, data: ImageData, device: torch.device) -> dict[str, int | float]:
+def noise_report(network: nn.Module, data: ImageData, device: torch.device) -> dict[str, Any]:
     """Ask `network` about the training images with a wrong label, each seen as it is.
 
     Args:
@@ -31,11 +34,9 @@ def noise_report(network: nn.Module, data: ImageData, device: torch.device) -> d
             zeros = torch.zeros_like(noisy.labels[part])
             batch = Batch(noisy.images[part], noisy.labels[part], zeros, zeros)
             batch = data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
-            logits = network(batch).logits if isinstance(network, Teacher) else network(batch.image)
-            answers.append(logits.argmax(dim=1).cpu())
-    answer = torch.cat(answers)
-    return {
-        "n_noisy": len(noisy),
-        "corrected_rate": (answer == noisy.clean_labels).double().mean().item(),
-        "memorised_rate": (answer == noisy.labels).double().mean().item(),
-    }
+            answers.append(network(batch).logits if isinstance(network, Teacher) else network(batch.image))
+    from kdlab.analysis import Denoising  # which takes a second to import, and most runs have no noise
+
+    logits = torch.cat(answers).float().cpu().numpy()
+    found = asdict(Denoising.from_logits(logits, noisy.labels.numpy(), noisy.clean_labels.numpy()))
+    return {name: found[name] for name in ("n_noisy", "corrected_rate", "memorised_rate")}

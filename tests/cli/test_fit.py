@@ -279,3 +279,18 @@ def test_with_noisy_labels_the_result_says_what_both_networks_made_of_them(
     result = json.loads((tmp_path / "digits" / "logit_matching-seed0" / "result.json").read_text())
     assert result["student"]["noise"]["n_noisy"] == result["teacher"]["noise"]["n_noisy"] == 129
     assert result["teacher"]["noise"]["corrected_rate"] > 0.9  # it was trained on true labels
+
+
+@pytest.mark.parametrize("batches", ["2", "2.0"])  # what a parser makes of 2 depends on who was imported first
+def test_a_rehearsal_trains_no_missing_teacher(
+    batches: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def refused(*_: object) -> None:
+        raise AssertionError("the teacher was trained")
+
+    monkeypatch.setattr("kdlab.training_cli.provide_teacher", refused)
+    arguments = ["fit", "--config", "digits/logit_matching", "--trainer.max_epochs", "1"]
+    assert main([*arguments, "--trainer.limit_train_batches", batches]) == 0
+    assert "an untrained one stands in" in capsys.readouterr().err

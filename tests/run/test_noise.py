@@ -22,7 +22,7 @@ class Says(nn.Module):
     def forward(self, image):
         self.modes.append(self.training)
         said, self.classes = self.classes[: len(image)], self.classes[len(image) :]
-        return nn.functional.one_hot(torch.tensor(said), 10).float()
+        return 5.0 * nn.functional.one_hot(torch.tensor(said), 10)
 
 
 def data(**options):
