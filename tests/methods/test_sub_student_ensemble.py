@@ -358,3 +358,14 @@ def test_what_a_member_sets_in_vain_is_said(member, said, caplog):
     SubStudentEnsemble([IndependentStudent(student=DigitsConv(), **member), independent()])
     assert ("members[0] has an optimizer" in caplog.text) == said
     assert "members[1]" not in caplog.text
+
+
+def test_an_optimizer_of_another_class_with_the_same_numbers_is_not_the_default(caplog):
+    class Nesterov(torch.optim.SGD):
+        pass
+
+    def optimizer(parameters):
+        return Nesterov(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
+
+    SubStudentEnsemble([IndependentStudent(student=DigitsConv(), optimizer=optimizer), independent()])
+    assert "members[0] has an optimizer" in caplog.text
