@@ -203,10 +203,10 @@ class Turns:
         self._answers.flush()
 
 
-def _git(*command: str, folder: Path = HERE.parent) -> str:
-    """Return what git prints; nothing where there is no git or no checkout."""
+def _git(*command: str, folder: Path | None = None) -> str:
+    """Return what git prints in a folder, by default this checkout; nothing where there is no git or no checkout."""
     try:
-        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=folder).stdout
+        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=folder or HERE.parent).stdout
     except OSError:
         return ""
 
