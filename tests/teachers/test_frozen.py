@@ -116,6 +116,43 @@ def test_an_untrained_teacher_answers_only_when_that_is_asked_for(tmp_path, sixt
     assert teacher(sixty_four).logits.shape == (64, 10)
 
 
+def with_statistics(network: nn.Module, images) -> nn.Module:
+    network.train()(images)
+    return network.eval()
+
+
+def test_in_training_it_answers_alike_with_folded_batch_norms(sixty_four):
+    teacher = FrozenTeacher(with_statistics(DigitsConv(), sixty_four.image))
+    before, names = digest(teacher), list(teacher.state_dict())
+
+    taught, told = teacher.teach(sixty_four).logits, teacher(sixty_four).logits
+
+    assert not taught.equal(told)  # or nothing was folded
+    torch.testing.assert_close(taught, told, rtol=0, atol=1e-5)
+    assert (digest(teacher), list(teacher.state_dict())) == (before, names)
+
+
+def test_tapped_and_compiled_networks_answer_themselves(sixty_four):
+    network = with_statistics(DigitsConv(), sixty_four.image)
+    tapped, compiled = FrozenTeacher(network), FrozenTeacher(network)
+    tapped.tap([next(name for name, _ in network.named_children())])
+    assert tapped.teach(sixty_four).logits.equal(network(sixty_four.image))
+    network.compile(backend="eager")
+    assert compiled.teach(sixty_four).logits.equal(network(sixty_four.image))
+
+
+def test_what_happens_to_the_network_happens_to_its_folded_copy(sixty_four):
+    teacher = FrozenTeacher(with_statistics(DigitsConv(), sixty_four.image))
+    teacher.teach(sixty_four)
+    assert teacher.double().teach(sixty_four._replace(image=sixty_four.image.double())).logits.dtype == torch.float64
+    teacher.float().teach(sixty_four)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.zero_()
+    teacher.start(DigitsConv())  # training starts again
+    assert not teacher.teach(sixty_four).logits.any()
+
+
 def test_a_teacher_of_ones_own_needs_only_forward():
     class Constant(Teacher):
         def forward(self, batch):
