@@ -136,15 +136,16 @@ class Executor(ABC):
                 continue
             entry = Entry(self.study, run.id)
             broken = [need for need in run.needs if need in self.ends and self.ends[need].end != "done"]
-            state = entry.state
-            if state == "done":
+            if entry.folder.result.exists():
                 self._end(Ended(run, "done"), report)
             elif broken:
                 label = self.ends[broken[0]].run.label
-                self._end(Ended(run, "blocked", reason=f"it needs {label}, which failed"), report)
-            elif state == "failed" and not self.retry_failed:
+                self._end(Ended(run, "blocked", reason=f"it needs {label}, which is not done"), report)
+            elif any(need not in self.ends for need in run.needs):
+                postponed.append(run)
+            elif (state := entry.state) == "failed" and not self.retry_failed:
                 self._end(Ended(run, "failed", reason=entry.reason + " (--retry-failed runs it again)"), report)
-            elif state == "running" or any(need not in self.ends for need in run.needs):
+            elif state == "running":
                 postponed.append(run)
             else:
                 self.launch(run, teachers)
@@ -157,11 +158,10 @@ class Executor(ABC):
         elif ended.code == BusyError.exit_code:  # somebody else was quicker
             waiting.append(ended.run)
         elif ended.code in ENDED_BY_US:
-            self._end(Ended(ended.run, "stopped", ended.seconds), report)
+            reason = "" if self.stopped_by else "another process told it to stop; the same command continues it"
+            self._end(Ended(ended.run, "stopped", ended.seconds, reason), report)
         else:
-            if not entry.failure.exists():  # killed, perhaps for its memory; it could not say so itself
-                entry.fail(128 - ended.code if ended.code < 0 else ended.code)
-            self._end(Ended(ended.run, "failed", ended.seconds, entry.reason), report)
+            self._end(Ended(ended.run, "failed", ended.seconds, _why(entry, ended.code)), report)
 
     def _end(self, ended: Ended, report: Callable[[Ended], None]) -> None:
         self.ends[ended.run.id] = ended
@@ -179,6 +179,17 @@ class Executor(ABC):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _why(entry: Entry, code: int) -> str:
+    """Why a run failed, which is remembered if there is still room on the disk."""
+    code = 128 - code if code < 0 else code
+    try:
+        if not entry.failure.exists():  # killed, perhaps for its memory; it could not say so itself
+            entry.fail(code)
+        return entry.reason
+    except OSError as error:
+        return f"exit code {code}; {error}"
 
 
 def fit_arguments(run: PlannedRun, study: Path) -> list[str]:

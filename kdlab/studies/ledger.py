@@ -23,6 +23,7 @@ from kdlab.run.folder import RunFolder
 
 State = Literal["pending", "running", "done", "failed"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "pending")
+STARTED = "kdlab: this run starts, or continues, at "  # before the output of each attempt
 LAST_LINES = 12  # of a failed run's output, kept in failed.json
 LOOKING_S = 2.0  # whoever asks for the state holds the lock for microseconds
 
@@ -81,8 +82,10 @@ class Entry:
         return [*options, "--ckpt_path", "last"] if self.folder.last.exists() else options
 
     def fail(self, exit_code: int) -> None:
-        """Remember that the run failed, and why."""
+        """Remember that the run failed, and what its last attempt said."""
         lines = self.output.read_text(encoding="utf-8", errors="replace").splitlines() if self.output.exists() else []
+        attempts = [number for number, line in enumerate(lines) if line.startswith(STARTED)]
+        lines = lines[attempts[-1] + 1 :] if attempts else lines
         content = {"exit_code": exit_code, "output": lines[-LAST_LINES:]}
         write_text(self.failure, json.dumps(content, indent=1) + "\n")
 

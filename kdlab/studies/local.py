@@ -47,7 +47,8 @@ class LocalExecutor(Executor):
     def launch(self, run: PlannedRun, teachers: Sequence[PlannedRun]) -> None:
         """Fork a process, with its share of the cores."""
         arguments = ["fit", *fit_arguments(run, self.study), *self.options]
-        threads = max(1, cores() // min(self.jobs, len(teachers) or self.jobs))
+        teaching = {other.id for other in (*teachers, *self.active) if other.role == "teacher"}
+        threads = max(1, cores() // min(self.jobs, len(teaching) or self.jobs))
         process = multiprocessing.get_context("fork").Process(
             target=work, args=(self.study, run.id, arguments, threads, os.getpid())
         )

@@ -11,11 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kdlab.errors import BusyError
 from kdlab.studies.executor import ENDED_BY_US
-from kdlab.studies.ledger import Entry
+from kdlab.studies.ledger import STARTED, Entry
 
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
@@ -78,6 +79,7 @@ def _write_to(path: Path) -> None:
             os.dup2(file.fileno(), stream)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (to the end of the process)
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+    print(STARTED + datetime.now(UTC).isoformat(timespec="seconds"), flush=True)
 
 
 def _stop_without(parent: int) -> None:

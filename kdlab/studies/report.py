@@ -6,9 +6,12 @@ import io
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from kdlab.analysis.svg import svg_bytes
 from kdlab.atomic import atomic_write, write_text
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "report"
 PAGE = "report.html"
+TABLES = "tables.md"
 
 
 def write_report(folder: Path, png: bool = False) -> Results:
@@ -48,7 +52,8 @@ def write_report(folder: Path, png: bool = False) -> Results:
     """
     results = read_results(folder)
     target = folder / FOLDER
-    write_page([_write_parts(results, target, png)], target / PAGE)
+    with _alone(folder):
+        write_page([_write_parts(results, target, png)], target / PAGE)
     return results
 
 
@@ -66,7 +71,7 @@ def write_reports(folders: Sequence[Path], out: Path | None = None, png: bool = 
         the page, and what stands in it.
 
     Raises:
-        UsageError: if a folder holds neither a study nor a finished run.
+        UsageError: if a folder holds neither a study nor a finished run, or `out` holds files that are not ours.
         IntegrityError: if runs of a study cannot stand in one table.
     """
     studies, runs = find_runs(folders)
@@ -74,18 +79,24 @@ def write_reports(folders: Sequence[Path], out: Path | None = None, png: bool = 
     target = out or (studies[0] if len(results) == len(studies) == 1 else common_folder([*studies, *runs])) / FOLDER
     if (target / PLAN_FILE).exists() or (target / "result.json").exists():
         raise UsageError(f"{target} is the folder of a study or run; name another one with --out")
+    foreign = [name for name in (TABLES, "summary.json", "results.csv") if (target / name).exists()]
+    if foreign and not (target / PAGE).exists():
+        raise UsageError(f"{target / foreign[0]} is there and belongs to no report; name another folder with --out")
     sections = []
-    for number, one in enumerate(results):
-        if len(results) == 1:
-            sections.append(_write_parts(one, target, png))
-        elif number < len(studies):
-            own = one.folder / FOLDER
-            sections.append(_write_parts(one, own, png))
-            write_page(sections[-1:], own / PAGE)
-        else:  # one set of files for each protocol
-            own = target if len(results) == len(studies) + 1 else target / str(number - len(studies) + 1)
-            sections.append(_write_parts(one, own, png))
-    write_page(sections, target / PAGE)
+    with ExitStack() as locks:
+        for study in sorted(studies):
+            locks.enter_context(_alone(study))
+        for number, one in enumerate(results):
+            if len(results) == 1:
+                sections.append(_write_parts(one, target, png))
+            elif number < len(studies):
+                own = one.folder / FOLDER
+                sections.append(_write_parts(one, own, png))
+                write_page(sections[-1:], own / PAGE)
+            else:  # one set of files for each protocol
+                own = target if len(results) == len(studies) + 1 else target / str(number - len(studies) + 1)
+                sections.append(_write_parts(one, own, png))
+        write_page(sections, target / PAGE)
     return target / PAGE, results
 
 
@@ -98,9 +109,9 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     studies: list[Path] = []
     runs: list[Path] = []
     for folder in folders:
-        if (folder / PAGE).is_file():
-            continue  # an earlier report, which `runs/digits/*` names too
         inside = [folder] if _kind(folder) else sorted(child for child in folder.glob("*") if _kind(child))
+        if not inside and (folder / PAGE).is_file():
+            continue  # an earlier report, which `runs/digits/*` names too
         if not inside:
             raise UsageError(
                 f"{folder} holds no study and no finished run; give runs/studies/NAME, runs/EXPERIMENT/NAME, or a "
@@ -111,6 +122,13 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     if not studies and not runs:
         raise UsageError(f"{folders[0]} is a report; give the folders of studies or runs")
     return list(dict.fromkeys(studies)), list(dict.fromkeys(runs))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time write: two shards may end together."""
+    with FileLock(folder / ".report.lock"):
+        yield
 
 
 def _kind(folder: Path) -> str:
@@ -130,23 +148,26 @@ def _write_parts(results: Results, target: Path, png: bool) -> Section:
     write_csv(lines, target / "results.csv")
     write_parquet(lines, target / "results.parquet")
     write_text(target / "summary.json", json.dumps(findings.as_dict(), indent=1) + "\n")
-    write_text(target / "tables.md", markdown(findings, pictures))
+    write_text(target / TABLES, markdown(findings, pictures))
     return Section(findings, pictures, _write_figures(pictures, target, png), target)
 
 
 def _write_figures(pictures: Mapping[str, Picture], target: Path, png: bool) -> dict[str, str]:
     """Write the figures and return name -> SVG."""
     drawn = {name: picture.figure for name, picture in pictures.items() if isinstance(picture, Drawing)}
+    svgs = {}
     for name, figure in drawn.items():
-        for kind in ("svg", "png") if png else ("svg",):
-            with atomic_write(target / f"{name}.{kind}") as part:
-                part.write_bytes(svg_bytes(figure) if kind == "svg" else _png(figure))
-    return {name: (target / f"{name}.svg").read_text(encoding="utf-8") for name in drawn}
+        svgs[name] = svg_bytes(figure).decode()
+        write_text(target / f"{name}.svg", svgs[name])
+        if png:
+            with atomic_write(target / f"{name}.png") as part:
+                part.write_bytes(_png(figure))
+    return svgs
 
 
 def _remove_figures(target: Path) -> None:
     """Remove the figures that an earlier report has made, and no other files: `target` may be any folder."""
-    tables = target / "tables.md"
+    tables = target / TABLES
     text = tables.read_text(encoding="utf-8") if tables.is_file() else ""
     for name in re.findall(r"^!\[.*\]\(([^/()]+)\.svg\)$", text, re.MULTILINE):
         for kind in ("svg", "png"):

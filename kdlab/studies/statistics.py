@@ -14,6 +14,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
+ROUNDING = 1e-6  # of float32, in which results are computed: a spread below it is none
 FEW = 3  # below this many seeds an interval says next to nothing
 
 
@@ -72,7 +73,8 @@ class PairedDifference:
         if not differences:
             return cls((), None, None, None)
         difference = Summary.of(differences)
-        if not difference.sd:
+        largest = max(abs(cell[seed]) for cell in (first, second) for seed in seeds)
+        if difference.sd is None or difference.sd <= ROUNDING * largest:
             return cls(seeds, difference, None, None)
         p = float(stats.ttest_1samp(differences, 0.0).pvalue)
         return cls(seeds, difference, difference.mean / difference.sd, p)

@@ -38,6 +38,8 @@ def pretend(arguments, threads):
             os.kill(os.getpid(), signal.SIGKILL)
         case "crash":
             raise RuntimeError("a bug")
+        case "doze":
+            time.sleep(0.5)
         case "wait":
             (folder / "waits").write_text(str(os.getpid()))
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -103,6 +105,13 @@ def test_threads_are_shared_and_a_lone_teacher_has_them_all(study, monkeypatch):
     assert {call["name"]: call["threads"] for call in calls(study)} == {"t": 8, "a": 2, "b": 2, "c": 2}
 
 
+def test_a_teacher_beside_another_takes_its_share_only(study, monkeypatch):
+    monkeypatch.setattr(local, "cores", lambda: 8)
+    slow = planned("slow", role="teacher", behaviour="doze")
+    run(study, [slow, planned("quick", role="teacher"), planned("last", "quick", role="teacher")], jobs=2)
+    assert {call["name"]: call["threads"] for call in calls(study)} == {"slow": 4, "quick": 4, "last": 4}
+
+
 def test_there_is_at_least_one_core():
     assert 1 <= cores() <= (os.cpu_count() or 1)
 
@@ -119,9 +128,41 @@ def test_a_failed_run_stops_only_what_needs_it(study):
         "t": "failed", "s": "blocked", "free": "done", "dead": "failed", "bug": "failed",
     }  # fmt: skip
     assert ends["t"].reason == "exit code 5: the loss is nan"
-    assert ends["s"].reason == "it needs t, seed 0, which failed"
+    assert ends["s"].reason == "it needs t, seed 0, which is not done"
     assert ends["dead"].reason.startswith("exit code 137")
     assert ends["bug"].reason == "exit code 1: RuntimeError: a bug"
+
+
+def test_what_somebody_else_stops_is_told_apart_from_failures(study):
+    driver = LocalExecutor(study, 1)
+    ends = []
+
+    def tick():
+        waits = study / "a" / "waits"
+        if waits.exists() and waits.read_text():
+            os.kill(int(waits.read_text()), signal.SIGTERM)
+            waits.unlink()
+
+    driver.run([planned("a", behaviour="wait"), planned("b")], ends.append, tick)
+    assert {ended.run.id: ended.end for ended in ends} == {"a": "stopped", "b": "done"}
+    assert ends[0].reason == "another process told it to stop; the same command continues it"
+    assert Entry(study, "a").state == "pending"
+
+
+def test_a_full_disk_ends_no_other_run(study, monkeypatch):
+    def full(entry, code):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Entry, "fail", full)
+    ends = run(study, [planned("dead", behaviour="die"), planned("free")], jobs=1)
+    assert {name: end.end for name, end in ends.items()} == {"dead": "failed", "free": "done"}
+    assert ends["dead"].reason == "exit code 137; [Errno 28] No space left on device"
+
+
+def test_the_reason_is_that_of_the_last_attempt(study):
+    run(study, [planned("a", behaviour="fail")])
+    assert "nan" not in run(study, [planned("a", behaviour="die")], retry_failed=True)["a"].reason
+    assert Entry(study, "a").output.read_text().count("kdlab: error: the loss is nan") == 1  # what was said stays
 
 
 def test_what_failed_runs_again_only_when_asked(study):

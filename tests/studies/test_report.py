@@ -187,6 +187,24 @@ def test_what_cannot_be_written_is_told(folder, tmp_path):
         run_verb("report", [str(folder), "--out", str(folder / "plain0")])
 
 
+def test_a_folder_of_somebody_else_is_left_alone(folder, tmp_path):
+    mine = tmp_path / "notes"
+    mine.mkdir()
+    (mine / "tables.md").write_text("![x](plot.svg)\n")
+    (mine / "plot.svg").touch()
+    with pytest.raises(UsageError, match=r"notes/tables\.md is there and belongs to no report; name another folder"):
+        run_verb("report", [str(folder), "--out", str(mine)])
+    assert (mine / "tables.md").read_text() == "![x](plot.svg)\n"
+    assert (mine / "plot.svg").exists()
+
+
+def test_a_report_among_runs_is_no_obstacle_to_the_next_one(folder, tmp_path, write_result):
+    write_run(write_result, tmp_path / "runs" / "a", 0.9, 0)
+    for _ in range(2):
+        run_verb("report", [str(tmp_path / "runs"), "--out", str(tmp_path / "runs")])
+    assert (tmp_path / "runs" / "report.html").exists()
+
+
 # -- runs that belong to no study ----------------------------------------------------------------------------------
 
 

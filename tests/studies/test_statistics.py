@@ -87,6 +87,22 @@ def test_what_cannot_be_tested_is_said(first, second, verdict):
     assert result.verdict == verdict
 
 
+def test_a_spread_below_the_rounding_of_float32_is_none():
+    """One image of 360 more on every seed: equal differences, but not in the last digit of float32."""
+    counts = {seed: 300 + 7 * seed for seed in range(5)}
+    first = {seed: float(np.float32((count + 1) / 360)) for seed, count in counts.items()}
+    second = {seed: float(np.float32(count / 360)) for seed, count in counts.items()}
+    result = PairedDifference.of(first, second)
+    assert result.difference is not None
+    assert result.difference.sd  # not exactly 0
+    assert (result.p, result.verdict) == (None, "not tested: no spread")
+
+
+def test_one_image_of_10000_is_a_spread():
+    result = PairedDifference.of({0: 0.9801, 1: 0.9802, 2: 0.9803}, {0: 0.97, 1: 0.97, 2: 0.97})
+    assert result.p is not None
+
+
 @pytest.mark.parametrize(
     ("p_holm", "verdict"), [(0.0499, "higher"), (0.05, "not distinguishable"), (1.0, "not distinguishable")]
 )
