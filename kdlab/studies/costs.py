@@ -125,7 +125,8 @@ def accuracy_against(results: Results, cost: Cost) -> Picture:
     if max(point.cost for point in points) > WIDE * min(point.cost for point in points) > 0:
         axis.set_xscale("log")
     axis.set(xlabel=cost.words, ylabel="test accuracy %")
-    axis.set_title(f"{results.plan.name}: mean and 95% interval, {noted_seeds(results.rows)}", loc="left")
+    profiled = [row for row in rows if row.run.role == "student"] or rows
+    axis.set_title(f"{results.plan.name}: mean and 95% interval, {noted_seeds(profiled)}", loc="left")
     where = f" Measured on {machines[0]}; equal networks share their mean." if cost.by_clock else ""
     caption = (
         f"Test accuracy against the {cost.words} of the deployed student: mean over seeds and 95% Student-t interval "

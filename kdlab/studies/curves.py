@@ -64,13 +64,14 @@ def training_curves(results: Results, cells: Mapping[str, Sequence[Row]]) -> Fig
     figure, axis = new_figure(*(() if few else (WIDE_CM,)))
     colours = COLOURS if len(labels) <= len(COLOURS) else shades(len(labels))
     for number, label in enumerate(labels):
-        epochs = sorted(set.intersection(*(set(values) for values in curves[label])))
+        values = [by_epoch for _, by_epoch in curves[label]]
+        epochs = sorted(set.intersection(*map(set, values)))
         points: dict[float, Summary] = {
-            epoch: Summary.of([100 * values[epoch] for values in curves[label]]) for epoch in epochs
+            epoch: Summary.of([100 * by_epoch[epoch] for by_epoch in values]) for epoch in epochs
         }
         band(axis, points, label, colours[number], MARKERS[number % len(MARKERS)], few)
     axis.set(xlabel="epoch", ylabel=f"{metric.replace('/', ' ')} %")
-    shown = [row for label in labels for row in cells[label]]
+    shown = [row for label in labels for row, _ in curves[label]]
     axis.set_title(f"{results.plan.name}: mean over seeds, {noted_seeds(shown)}", loc="left")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if few:
@@ -80,9 +81,8 @@ def training_curves(results: Results, cells: Mapping[str, Sequence[Row]]) -> Fig
     return figure
 
 
-def _read_curves(cells: Mapping[str, Sequence[Row]], metric: str) -> dict[str, list[dict[int, float]]]:
-    """Label of each cell that has any -> the curves of its runs."""
-    read = {label: [curve(row.folder, metric) for row in rows] for label, rows in cells.items()}
-    return {
-        label: known for label, curves in read.items() if (known := [values for values in curves if len(values) > 1])
-    }
+def _read_curves(cells: Mapping[str, Sequence[Row]], metric: str) -> dict[str, list[tuple[Row, Mapping[int, float]]]]:
+    """Label of each cell that has any -> its runs with a curve, and their values by epoch."""
+    read = {label: [(row, curve(row.folder, metric)) for row in rows] for label, rows in cells.items()}
+    curves = {label: [(row, values) for row, values in found if len(values) > 1] for label, found in read.items()}
+    return {label: known for label, known in curves.items() if known}

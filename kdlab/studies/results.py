@@ -23,6 +23,7 @@ PROTOCOL = {
     "selection": "selected epoch",
     "n_tested": "number of test images",
 }
+TESTED_ON = ("name", "n_tested")
 ACCURACY = "student.test.accuracy"  # every run has it
 Protocol = Mapping[str, Any]
 
@@ -123,8 +124,9 @@ class Results:
 
     @property
     def cells_and_teachers(self) -> dict[str, list[Row]]:
-        """The same, and each teacher beside them."""
-        return self.cells | {f"{row.run.variant} (teacher)": [row] for row in self.teachers}
+        """The same, and beside them each teacher that was tested on the same images."""
+        tested = [row for row in self.teachers if all(row.protocol[key] == self.protocol[key] for key in TESTED_ON)]
+        return self.cells | {f"{row.run.variant} (teacher)": [row] for row in tested}
 
     @property
     def variants(self) -> dict[str, dict[str, list[Row]]]:

@@ -83,6 +83,26 @@ def test_cells_that_cannot_be_told_apart_get_several_figures(tmp_path, write_res
     assert lines == [12, 2]
 
 
+def test_the_title_counts_what_was_averaged(folder, profiled):
+    (folder / "plain1" / "metrics.csv").write_text("epoch,step,val/accuracy\n0,10,0.5\n")
+    results = read_results(folder)
+    figure = training_curves(results, results.variants["plain"])
+    assert figure is not None
+    assert figure.axes[0].get_title(loc="left").endswith("n = 2")
+    assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx([50.0, 90.5])
+
+    for path in folder.glob("*[12]"):  # seeds 1 and 2 of all
+        change(folder, path.name, profile=None)
+    drawn = accuracy_against(read_results(folder), LATENCY)
+    assert drawn.figure.axes[0].get_title(loc="left").endswith("n = 1")
+
+
+def test_a_teacher_tested_on_other_images_stands_beside_nobody(profiled):
+    result = json.loads((profiled / "teacher0" / "result.json").read_text())
+    change(profiled, "teacher0", protocol=result["protocol"] | {"n_tested": 100})
+    assert "wide (teacher)" not in read_results(profiled).cells_and_teachers
+
+
 def test_runs_without_a_curve_are_told(folder):
     for path in folder.glob("*/metrics.csv"):
         path.unlink()
