@@ -280,6 +280,7 @@ class KDLabCLI(LightningCLI):
                 "epochs": self.trainer.current_epoch,
             }
             result = self._result(protocol)
+            result["student"]["val"] = {"accuracy": self.best.score if selected else None}
             write_result(result, folder.result)
             print_table(result)
             log.info("result, weights and config are in %s", folder.path)

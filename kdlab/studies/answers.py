@@ -15,9 +15,13 @@ from kdlab.analysis.calibration import ReliabilityBins
 from kdlab.analysis.figures import confusion_matrices, per_class_accuracy, reliability_diagram
 from kdlab.studies.canvas import COLOURS, Drawing, LeftOut, Picture, new_figure, noted_seeds
 from kdlab.studies.results import Results, Row, lookup
+from kdlab.studies.selection import best_cells, select
 from kdlab.studies.statistics import Summary
 
-CHOSEN = "The cell is the one of its variant with the highest mean test accuracy: an illustration, not a result."
+CHOSEN = (
+    "The cell is the one of its variant with the highest mean test accuracy, or what a search selected: an "
+    "illustration, not a result."
+)
 MOST_CELLS = 24  # lines of a figure that can still be read
 NOT_ANALYSED = "no run was analysed; python -m kdlab analyze RUN, then report again"
 RATES = {"corrected_rate": ("true class", "o"), "memorised_rate": ("wrong label it was given", "s")}
@@ -25,11 +29,17 @@ RATES = {"corrected_rate": ("true class", "o"), "memorised_rate": ("wrong label 
 
 def answer_figures(results: Results) -> Iterator[tuple[str, Picture]]:
     """For each variant confusion matrices, accuracy by class and reliability; for the study the wrong labels."""
+    best = best_cells(select(results))
     for variant, cells in results.variants.items():
-        rows = max(cells.values(), key=lambda rows: fmean(row.accuracy for row in rows))
+        # a search has selected its cell without test images
+        rows = cells.get(best.get(variant, "")) or max(cells.values(), key=_accuracy)
         yield from _by_class(results, variant, rows)
         yield from _reliability(variant, [*rows, *(row for other in cells.values() for row in other)])
     yield "wrong_labels", wrong_labels(results)
+
+
+def _accuracy(rows: Sequence[Row]) -> float:
+    return fmean(row.accuracy for row in rows)
 
 
 def teacher_of(results: Results, row: Row) -> Mapping[str, Any] | str:

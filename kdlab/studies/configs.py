@@ -32,6 +32,7 @@ class ConfigReader:
     def __init__(self, options: Sequence[str] = ()) -> None:
         self._options = list(options)
         self._cli: _Rehearsal | None = None
+        self._read: dict[tuple[str, ...], Mapping[str, Any]] = {}  # each round of a search asks for those before, too
 
     def __call__(self, arguments: Sequence[str]) -> Mapping[str, Any]:
         """Return what decides the weights of the run with these arguments of ``fit``.
@@ -39,6 +40,12 @@ class ConfigReader:
         Raises:
             UsageError: if the parser or a constructor refuses them.
         """
+        key = tuple(arguments)
+        if key not in self._read:
+            self._read[key] = self._science(arguments)
+        return self._read[key]
+
+    def _science(self, arguments: Sequence[str]) -> Mapping[str, Any]:
         command = ["fit", *(found(list(arguments))), *self._options]
         try:
             if self._cli is None:  # building the parser takes longer than parsing

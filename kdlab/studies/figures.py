@@ -19,6 +19,7 @@ from kdlab.studies.file import Settings
 from kdlab.studies.landscape import loss_landscape
 from kdlab.studies.plan import cell_label
 from kdlab.studies.results import Results, Row
+from kdlab.studies.search_figures import search_figures
 from kdlab.studies.statistics import Summary
 from kdlab.studies.tables import scale, short_name
 
@@ -30,7 +31,7 @@ def draw_figures(results: Results) -> dict[str, Picture]:
     """Every figure of a study, or why it was left out: file name without suffix -> picture."""
     pictures: dict[str, Picture] = {}
     with styled():
-        for draw in (_grids, curve_figures, cost_figures, answer_figures, _landscape):
+        for draw in (_grids, search_figures, curve_figures, cost_figures, answer_figures, _landscape):
             for name, picture in draw(results):
                 pictures[_file_name(name, pictures)] = picture
     return pictures
@@ -46,7 +47,8 @@ def _file_name(name: str, taken: Collection[str]) -> str:
 def _grids(results: Results) -> Iterator[tuple[str, Picture]]:
     """For each variant the first metric against each numeric grid key, and a heat map where there are just two."""
     metric = short_name(results.plan.metrics[0])
-    for variant in results.variants:
+    searched = {search.variant for search in results.plan.searches}
+    for variant in [name for name in results.variants if name not in searched]:
         rows = tuple(_of(results, variant))
         keys = _numeric_keys(results, variant)
         for key in keys:
@@ -121,7 +123,8 @@ def heat_map(results: Results, variant: str, x_key: str, y_key: str) -> Figure:
 
 def _landscape(results: Results) -> Iterator[tuple[str, Picture]]:
     key = "model.temperature"
-    rows = tuple(row for row in results.rows if isinstance(row.run.values.get(key), (int, float)))
+    grids = [row for row in results.rows if row.run.variant not in {one.variant for one in results.plan.searches}]
+    rows = tuple(row for row in grids if isinstance(row.run.values.get(key), (int, float)))
     temperatures = sorted({float(row.run.values[key]) for row in rows if row.run.values[key] > 0})
     if len(temperatures) < 2:
         yield "loss_landscape", LeftOut(f"a toy that explains temperatures; {key} is in no grid")

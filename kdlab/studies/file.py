@@ -5,8 +5,7 @@ Whether the keys and values of its runs make sense is for the real parser to say
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,31 @@ from typing import Any
 import yaml
 
 from kdlab.errors import UsageError
+from kdlab.studies.search import Search, read_search
+from kdlab.studies.sections import choices, count, mapping, only, plain_name, sequence
 
 Settings = Mapping[str, Any]  # config key, as on the command line without dashes -> value
 DEFAULT_METRICS = ("student.test.accuracy",)
 DEFAULT_SEEDS = (0, 1, 2, 3, 4)
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Configs that are run with every seed and every combination of a grid.
+    """Configs that are run with every seed and every combination of a grid, or with what a search suggests.
 
     Attributes:
         name: in tables.
         base: configs by name or path, later ones over earlier ones, as with ``--config``.
         settings: config keys that all its runs share; the value ``@NAME`` is the weights of a teacher of the study.
         grid: config key -> its values, each with each.
+        search: instead of a grid.
     """
 
     name: str
     base: tuple[str, ...]
     settings: Settings = field(default_factory=dict)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -103,20 +105,20 @@ def read_study(path: Path, quick: bool = False) -> Study:
     Raises:
         UsageError: for the first thing that is wrong, with its key.
     """
-    content = _mapping(yaml.safe_load(path.read_text(encoding="utf-8")), f"{path}")
+    content = mapping(yaml.safe_load(path.read_text(encoding="utf-8")), f"{path}")
     known = ("name", "question", "seeds", "set", "teachers", "variants", "comparisons", "metrics", "quick")
-    _only(content, known, str(path))
+    only(content, known, str(path))
     study = Study(
-        name=_name(content.get("name", path.stem), "name"),
+        name=plain_name(content.get("name", path.stem), "name"),
         question=str(content.get("question", "")),
         seeds=_seeds(content.get("seeds", list(DEFAULT_SEEDS)), "seeds"),
-        settings=_mapping(content.get("set"), "set"),
-        teachers=tuple(_teacher(key, value) for key, value in _mapping(content.get("teachers"), "teachers").items()),
-        variants=tuple(_variant(key, value) for key, value in _mapping(content.get("variants"), "variants").items()),
+        settings=mapping(content.get("set"), "set"),
+        teachers=tuple(_teacher(key, value) for key, value in mapping(content.get("teachers"), "teachers").items()),
+        variants=tuple(_variant(key, value) for key, value in mapping(content.get("variants"), "variants").items()),
         comparisons=tuple(
             _comparison(item, f"comparisons[{number}]") for number, item in enumerate(content.get("comparisons") or [])
         ),
-        metrics=tuple(map(str, _sequence(content.get("metrics", list(DEFAULT_METRICS)), "metrics"))),
+        metrics=tuple(map(str, sequence(content.get("metrics", list(DEFAULT_METRICS)), "metrics"))),
     )
     if not study.variants:
         raise UsageError(f"{path} has no variants; give at least one: a name with `base`, a config")
@@ -128,19 +130,25 @@ def read_study(path: Path, quick: bool = False) -> Study:
 def _made_quick(study: Study, section: object, path: Path) -> Study:
     if section is None:
         raise UsageError(f"{path} has no section quick, so it cannot be run with --quick; add one, or leave it out")
-    small = _mapping(section, "quick")
-    _only(small, ("seeds", "set", "grid"), "quick")
-    settings, grid = _mapping(small.get("set"), "quick.set"), _grid(small.get("grid"), "quick.grid")
+    small = mapping(section, "quick")
+    only(small, ("seeds", "set", "grid", "trials"), "quick")
+    settings, grid = mapping(small.get("set"), "quick.set"), _grid(small.get("grid"), "quick.grid")
+    trials = count(small["trials"], "quick.trials") if "trials" in small else None
     for key in grid:
         if all(key not in variant.grid for variant in study.variants):
             raise UsageError(f"quick.grid.{key}: no variant has {key} in its grid; name one that has, or remove it")
+    if trials is not None and all(variant.search is None for variant in study.variants):
+        raise UsageError("quick.trials: no variant has a search; remove it")
 
     def over(part: Settings) -> Settings:
         return {**part, **settings}
 
     def shrunk(variant: Variant) -> Variant:
         values = {key: grid.get(key, whole) for key, whole in variant.grid.items()}
-        return replace(variant, settings=over(variant.settings), grid=values)
+        search = variant.search
+        if search is not None:  # by default one round
+            search = replace(search, trials=trials or min(search.trials, search.rounds_of))
+        return replace(variant, settings=over(variant.settings), grid=values, search=search)
 
     return replace(
         study,
@@ -153,28 +161,32 @@ def _made_quick(study: Study, section: object, path: Path) -> Study:
 
 def _variant(name: object, section: object) -> Variant:
     key = f"variants.{name}"
-    part = _mapping(section, key)
-    _only(part, ("base", "set", "grid"), key)
+    part = mapping(section, key)
+    only(part, ("base", "set", "grid", "search"), key)
     grid = _grid(part.get("grid"), f"{key}.grid")
-    return Variant(_name(name, key), _base(part, key), _mapping(part.get("set"), f"{key}.set"), grid)
+    search = read_search(part["search"], f"{key}.search") if "search" in part else None
+    if grid and search:
+        raise UsageError(f"{key} has both grid and search; put the grid's keys into search.ranges, as lists")
+    settings = mapping(part.get("set"), f"{key}.set")
+    return Variant(plain_name(name, key), _base(part, key), settings, grid, search)
 
 
 def _teacher(name: object, section: object) -> Teacher:
     key = f"teachers.{name}"
-    part = _mapping(section, key)
-    _only(part, ("base", "set", "seed"), key)
+    part = mapping(section, key)
+    only(part, ("base", "set", "seed"), key)
     (seed,) = _seeds([part.get("seed", 0)], f"{key}.seed")
-    return Teacher(_name(name, key), _base(part, key), _mapping(part.get("set"), f"{key}.set"), seed)
+    return Teacher(plain_name(name, key), _base(part, key), mapping(part.get("set"), f"{key}.set"), seed)
 
 
 def _comparison(section: object, key: str) -> Comparison:
-    part = _mapping(section, key)
-    _only(part, ("of", "against"), key)
+    part = mapping(section, key)
+    only(part, ("of", "against"), key)
     if "against" not in part:
         raise UsageError(f"{key} has no `against`; name the variant, or variant and grid values, to compare with")
     sides = {side: part.get(side) for side in ("of", "against")}
     chosen = {
-        side: {"variant": value} if isinstance(value, str) else _mapping(value, f"{key}.{side}")
+        side: {"variant": value} if isinstance(value, str) else mapping(value, f"{key}.{side}")
         for side, value in sides.items()
     }
     return Comparison(**chosen)
@@ -189,49 +201,14 @@ def _base(part: Settings, key: str) -> tuple[str, ...]:
 
 
 def _grid(section: object, key: str) -> Mapping[str, tuple[Any, ...]]:
-    grid = {name: tuple(_sequence(values, f"{key}.{name}")) for name, values in _mapping(section, key).items()}
-    for name, values in grid.items():
-        for position, value in enumerate(values):
-            if value in values[:position]:
-                raise UsageError(f"{key}.{name} has the value {value} twice; give it once")
-            if not isinstance(value, (str, int, float, bool, type(None))):
-                raise UsageError(
-                    f"{key}.{name} has the value {value}; a grid takes numbers and names, so make variants"
-                )
-    return grid
+    return {name: choices(values, f"{key}.{name}") for name, values in mapping(section, key).items()}
 
 
 def _seeds(section: object, key: str) -> tuple[int, ...]:
-    seeds = _sequence(section, key)
+    seeds = sequence(section, key)
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise UsageError(f"{key} has the value {seed}; a seed is a whole number of 0 or more, below 2^32")
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"{key} is {list(seeds)}, with a seed twice; the same run twice is no second sample")
     return tuple(seeds)
-
-
-def _name(value: object, key: str) -> str:
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise UsageError(f"{key}: {value} is no name; use letters, digits, `_`, `-` and `.`")
-    return value
-
-
-def _mapping(value: object, key: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise UsageError(f"{key} is {value}, but expected are keys with values")
-    return value
-
-
-def _sequence(value: object, key: str) -> Sequence[Any]:
-    if not isinstance(value, list) or not value:
-        raise UsageError(f"{key} is {value}, but expected is a list with at least one value: [0, 1]")
-    return value
-
-
-def _only(section: Settings, known: Sequence[str], key: str) -> None:
-    for name in section:
-        if name not in known:
-            raise UsageError(f"{key} has no key {name}; there are: {', '.join(known)}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdlab.studies.plan import compared_cells
 from kdlab.studies.results import Results
+from kdlab.studies.selection import Selection, best_cells, select
 from kdlab.studies.statistics import FEW, PairedDifference, Summary, holm
 
 FORMAT = 1
@@ -31,11 +32,13 @@ class Findings:
         results: of the study.
         cells: metric -> label of the cell -> its summary.
         compared: the tested pairs.
+        selections: what each search has come to.
     """
 
     results: Results
     cells: Mapping[str, Mapping[str, Summary]]
     compared: tuple[Compared, ...]
+    selections: tuple[Selection, ...] = ()
 
     @classmethod
     def of(cls, results: Results) -> Findings:
@@ -44,7 +47,8 @@ class Findings:
             metric: {cell: Summary.of(list(values.values())) for cell, values in results.by_cell(metric).items()}
             for metric in results.plan.metrics
         }
-        return cls(results, cells, tuple(compare(results)))
+        selections = select(results)
+        return cls(results, cells, tuple(compare(results, selections)), selections)
 
     @property
     def fewest(self) -> int:
@@ -58,6 +62,10 @@ class Findings:
         if self.results.missing:
             everything = len(self.results.plan.runs)
             warnings.append(f"Not finished: {len(self.results.missing)} of {everything} runs are missing.")
+        for search in self.results.plan.searches:
+            if len(search.suggested) < search.trials:
+                told = f"{len(search.suggested)} of {search.trials} trials are planned so far"
+                warnings.append(f"The search of {search.variant} is not finished: {told}.")
         if self.fewest < FEW:
             warnings.append(
                 f"Warning: a cell has n = {self.fewest}. Below {FEW} seeds an interval says next to nothing."
@@ -80,6 +88,11 @@ class Findings:
                  "verdict": pair.result.verdict}
                 for pair in self.compared
             ],
+            "searches": [
+                {"variant": one.search.variant, "maximize": one.search.maximize, "trials": one.search.trials,
+                 "finished": one.finished, "best": one.best}
+                for one in self.selections
+            ],
             "teachers": [{"name": row.run.variant, "run": row.run.id, "metrics": dict(row.metrics)}
                          for row in results.teachers],
         }  # fmt: skip
@@ -95,13 +108,19 @@ class Findings:
             }
 
 
-def compare(results: Results) -> list[Compared]:
-    """Test all comparisons of the study on all its metrics, corrected over all pairs of a metric."""
+def compare(results: Results, selections: Sequence[Selection] = ()) -> list[Compared]:
+    """Test all comparisons of the study on all its metrics, corrected over all pairs of a metric.
+
+    What a search maximizes is left out: by it the best trial was selected, so that it is high is no finding.
+    """
     compared: list[Compared] = []
+    best = best_cells(selections)
     for metric in results.plan.metrics:
+        if any(metric == one.search.maximize for one in selections):
+            continue
         values = results.by_cell(metric)
-        pairs = [(cell, against) for comparison in results.plan.comparisons
-                 for chosen, against in [compared_cells(results.plan, comparison)] for cell in chosen]  # fmt: skip
+        sides = [compared_cells(results.plan, comparison, best) for comparison in results.plan.comparisons]
+        pairs = [(cell, against) for chosen, against in sides for cell in chosen]
         tests = [PairedDifference.of(values.get(cell, {}), values.get(other, {})) for cell, other in pairs]
         corrected = iter(holm([test.p for test in tests if test.p is not None]))
         for (cell, against), test in zip(pairs, tests, strict=True):

@@ -28,10 +28,11 @@ from kdlab.studies.page_lines import (
     origins,
     relative_link,
     run_line,
+    selection_lines,
     total_time,
 )
 from kdlab.studies.results import PROTOCOL
-from kdlab.studies.tables import protocol, reasons, scale, short_name
+from kdlab.studies.tables import SELECTED, protocol, reasons, scale, short_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILES = ("results.csv", "results.parquet", "summary.json", "tables.md")
@@ -95,6 +96,8 @@ def _section(section: Section, number: int, page: Path) -> dict[str, Any]:
         "origins": origins((*results.teachers, *results.rows)),
         "metrics": [f"{short_name(metric)}{scale(metric)[1]}" for metric in results.plan.metrics],
         "cells": [cell_line(findings, cell, runs) for cell in results.cells],
+        "searches": selection_lines(findings, runs),
+        "selected": SELECTED,
         "comparisons": comparison_lines(findings, runs),
         "teachers": [{"name": row.run.variant, **runs[row.run.id]} for row in results.teachers],
         "costs": cost_lines(results, runs),

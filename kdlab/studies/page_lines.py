@@ -16,7 +16,7 @@ from kdlab.studies.costs import COSTS, NOT_PROFILED, parameters
 from kdlab.studies.findings import Findings
 from kdlab.studies.results import Results, Row, lookup
 from kdlab.studies.statistics import Summary
-from kdlab.studies.tables import p_value, scale, short_name
+from kdlab.studies.tables import p_value, scale, short_name, trials
 
 # what is said of the making of the numbers: name -> key of result.json
 ORIGINS = {
@@ -82,6 +82,25 @@ def cell_line(findings: Findings, cell: str, runs: Mapping[str, Any]) -> dict[st
         "values": [_summary(summary, metric) for metric, summary in summaries.items()],
         "runs": [runs[row.run.id] for row in findings.results.cells[cell]],
     }
+
+
+def selection_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One line per search: its best trial, what that reached, and out of how many it was selected."""
+    return [
+        {
+            "variant": one.search.variant,
+            "best": one.best,
+            "reached": [
+                {"metric": short_name(metric), "unit": scale(metric)[1], **_summary(summaries[one.best], metric)}
+                for metric, summaries in findings.cells.items() if one.best
+            ],
+            "runs": [runs[row.run.id] for row in findings.results.cells.get(one.best or "", [])],
+            "selected": trials(one),
+            "finished": one.finished,
+            "trials": one.search.trials,
+        }
+        for one in findings.selections
+    ]  # fmt: skip
 
 
 def comparison_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[str, Any]]:

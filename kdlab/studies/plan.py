@@ -1,26 +1,19 @@
-"""The plan: every run of a study with the hash of what it computes, checked by the real parser before anything runs."""
+"""The plan: every run of a study, as `kdlab.studies.planner` makes it and study.json keeps it."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kdlab.atomic import write_text
 from kdlab.errors import UsageError
-from kdlab.studies.file import Comparison, Settings, Study, Teacher, Variant
+from kdlab.studies.file import Comparison, Settings
 
 FORMAT = 1
-ID_LENGTH = 16  # hexadecimal digits: 64 bits
 PLAN_FILE = "study.json"
-# what all runs of one table must share: other values are another protocol
-PROTOCOL = ("val_fraction", "split_seed")
-
-Resolve = Callable[[Sequence[str]], Mapping[str, Any]]  # arguments of `fit` -> what decides the weights
 
 
 @dataclass(frozen=True)
@@ -52,14 +45,48 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class SearchedVariant:
+    """A variant whose cells are the trials of a search.
+
+    Attributes:
+        variant: its name.
+        maximize: key of result.json that its best trial has the highest mean of.
+        trials: that are to be made.
+        suggested: the values of each trial that is planned so far; those that are the same are one cell.
+        logarithmic: config keys that are drawn on a logarithmic scale.
+    """
+
+    variant: str
+    maximize: str
+    trials: int
+    suggested: tuple[Settings, ...]
+    logarithmic: tuple[str, ...] = ()
+
+    @property
+    def unnamed_best(self) -> str:
+        """What stands for its best trial as long as none has finished."""
+        return f"{self.variant} (best trial)"
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A study as it is run: what `study.json` holds."""
+    """A study as it is run: what `study.json` holds.
+
+    The rounds of a search are planned one by one, when all runs of those before have ended.
+    """
 
     name: str
     question: str
     metrics: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     runs: tuple[PlannedRun, ...]
+    searches: tuple[SearchedVariant, ...] = ()
+
+    @property
+    def to_come(self) -> int:
+        """The most runs that the rounds of searches will have that are not planned yet."""
+        seeds = {run.seed for run in self.students}
+        return sum(search.trials - len(search.suggested) for search in self.searches) * len(seeds)
 
     @property
     def students(self) -> tuple[PlannedRun, ...]:
@@ -87,7 +114,10 @@ class Plan:
                 tuple(content["metrics"]),
                 tuple(Comparison(**comparison) for comparison in content["comparisons"]),
                 tuple(PlannedRun(**run) for run in runs),
-            )
+                tuple(SearchedVariant(**{**search, "suggested": tuple(search["suggested"]),
+                                         "logarithmic": tuple(search["logarithmic"])})
+                      for search in content.get("searches", [])),
+            )  # fmt: skip
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UsageError(
                 f"{folder} is no folder of a study: it has no readable {PLAN_FILE}; give runs/studies/NAME"
@@ -99,52 +129,28 @@ def cell_label(variant: str, values: Settings) -> str:
     return ", ".join([variant, *(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())])
 
 
-def make_plan(study: Study, resolve: Resolve) -> Plan:
-    """Expand a study into its runs.
-
-    Args:
-        study: as its file says.
-        resolve: parses arguments of ``fit`` and returns what decides the weights.
-
-    Raises:
-        UsageError: for a key or value that the parser refuses, a comparison of cells that do not exist, a teacher that
-            is trained nowhere in the study, or variants that would not be tested alike.
-    """
-    runs: list[PlannedRun] = []
-    teachers: dict[str, str] = {}
-    for teacher in study.teachers:
-        runs += _cell(study, teacher, {}, (teacher.seed,), teachers, resolve)[0]
-        teachers[teacher.name] = runs[-1].id
-    first: tuple[str, Settings] | None = None
-    for variant in study.variants:
-        for values in _combinations(variant):
-            cell, science = _cell(study, variant, values, study.seeds, teachers, resolve)
-            runs += cell
-            label = cell_label(variant.name, values)
-            first = first or (label, science)
-            _check_same_protocol(first, (label, science))
-    used = {need for run in runs for need in run.needs}
-    idle = [run.variant for run in runs if run.role == "teacher" and run.id not in used]
-    if idle:
-        raise UsageError(f"study {study.name}: nobody learns from teacher {idle[0]}; set a checkpoint to @{idle[0]}")
-    plan = Plan(study.name, study.question, study.metrics, study.comparisons, tuple(runs))
-    for comparison in plan.comparisons:
-        compared_cells(plan, comparison)
-    return plan
-
-
 def cells(plan: Plan) -> dict[str, tuple[str, Settings]]:
     """The cells of the tables: label -> variant and grid values."""
     return {cell_label(run.variant, run.values): (run.variant, run.values) for run in plan.students}
 
 
-def compared_cells(plan: Plan, comparison: Comparison) -> tuple[list[str], str]:
+def compared_cells(plan: Plan, comparison: Comparison, best: Mapping[str, str]) -> tuple[list[str], str]:
     """Labels of the cells that a comparison compares, and of the one it compares them with.
+
+    A searched variant takes part with its best trial, which no grid value singles out.
+
+    Args:
+        plan: of the study.
+        comparison: of the plan.
+        best: name of each searched variant -> label of its best trial.
 
     Raises:
         UsageError: if they do not exist, or `against` fits several.
     """
-    everything = {label: {"variant": variant, **values} for label, (variant, values) in cells(plan).items()}
+    everything = {
+        best.get(variant, label): {"variant": variant} if variant in best else {"variant": variant, **values}
+        for label, (variant, values) in cells(plan).items()
+    }
     against = [label for label, cell in everything.items() if comparison.against.items() <= cell.items()]
     if len(against) != 1:
         found = f"{len(against)} cells ({'; '.join(against[:3])} ...)" if against else "no cell"
@@ -160,97 +166,3 @@ def compared_cells(plan: Plan, comparison: Comparison) -> tuple[list[str], str]:
             f"name a variant or grid values, for example: {next(iter(everything.values()))}"
         )
     return chosen, against[0]
-
-
-def _combinations(variant: Variant) -> Iterator[Settings]:
-    for values in itertools.product(*variant.grid.values()):
-        yield dict(zip(variant.grid, values, strict=True))
-
-
-def _cell(
-    study: Study,
-    part: Variant | Teacher,
-    values: Settings,
-    seeds: Sequence[int],
-    teachers: Mapping[str, str],
-    resolve: Resolve,
-) -> tuple[list[PlannedRun], Settings]:
-    """The runs of one cell, one per seed, and what they compute with seed 0."""
-    where = f"study {study.name}, {cell_label(part.name, values)}"
-    settings = {**study.settings, **part.settings, **values}
-    if "seed_everything" in settings:
-        raise UsageError(f"{where}: seed_everything is set by the study; list the seeds under `seeds`")
-    needs: set[str] = set()
-    filled = {key: _with_weights(value, teachers, needs, where) for key, value in settings.items()}
-    for key, value in settings.items():  # the study trains it, whatever the config's recipe says
-        if key.endswith(".checkpoint") and isinstance(value, str) and value.startswith("@"):
-            filled.setdefault(f"{key.removesuffix('checkpoint')}recipe", None)
-    arguments = [argument for config in part.base for argument in ("--config", config)]
-    arguments += [argument for key, value in filled.items() for argument in (f"--{key}", as_argument(value))]
-    try:
-        science = resolve([*arguments, "--seed_everything", "0"])
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
-    recipe = next(_recipes(science["model"]), None)
-    if recipe is not None:
-        raise UsageError(
-            f"{where}: each run would look for its teacher by the recipe {recipe}; name it under `teachers` "
-            "and set its checkpoint to @NAME"
-        )
-    role: Literal["teacher", "student"] = "teacher" if isinstance(part, Teacher) else "student"
-    run = PlannedRun("", role, part.name, values, 0, tuple(arguments), tuple(sorted(needs)))
-    return [
-        replace(run, id=run_id(science, seed), seed=seed, arguments=(*arguments, "--seed_everything", str(seed)))
-        for seed in seeds
-    ], science
-
-
-def run_id(science: Mapping[str, Any], seed: int) -> str:
-    """Name what a run computes: equal for equal configs, whatever the study, the machine and the folder."""
-    text = json.dumps([science, seed], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
-
-
-def as_argument(value: object) -> str:
-    """A value as the command line takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _with_weights(value: Any, teachers: Mapping[str, str], needs: set[str], where: str) -> Any:  # noqa: ANN401
-    """Put the run of each ``@NAME`` into a value, and note that it is needed."""
-    if isinstance(value, dict):
-        return {key: _with_weights(item, teachers, needs, where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_weights(item, teachers, needs, where) for item in value]
-    if not isinstance(value, str) or not value.startswith("@"):
-        return value
-    if value[1:] not in teachers:
-        known = ", ".join(f"@{name}" for name in teachers) or "none"
-        raise UsageError(f"{where}: there is no teacher {value} before it; under `teachers` there are: {known}")
-    needs.add(teachers[value[1:]])
-    return f"@{teachers[value[1:]]}"
-
-
-def _recipes(node: object) -> Iterator[str]:
-    """The recipes of all teachers in a resolved config."""
-    if isinstance(node, Mapping):
-        if "checkpoint" in node and node.get("recipe"):
-            yield str(node["recipe"])
-        for item in node.values():
-            yield from _recipes(item)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _recipes(item)
-
-
-def _check_same_protocol(first: tuple[str, Settings], now: tuple[str, Settings]) -> None:
-    """Refuse variants of different data or splits: no table could hold both."""
-    (label, before), (other, after) = first, now
-    pairs = [("data", before["data"]["class_path"], after["data"]["class_path"])]
-    arguments = before["data"]["init_args"], after["data"]["init_args"]
-    pairs += [(f"data.{key}", arguments[0].get(key), arguments[1].get(key)) for key in PROTOCOL]
-    for key, one, two in pairs:
-        if one != two:
-            raise UsageError(
-                f"{key} is {one} in {label} and {two} in {other}; one table needs one protocol, so make two studies"
-            )

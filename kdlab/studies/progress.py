@@ -53,6 +53,11 @@ class StudyProgress:
         if self._found:
             print(f"{self._found} of {self._total} runs were done already", file=sys.stderr)
 
+    def expect(self, total: int) -> None:
+        """Take note of how many runs there are now: a round of a search has been planned."""
+        self._total = total
+        self._bar.update(self._task, total=total)
+
     def tick(self) -> None:
         """Redraw the bar."""
         self._bar.refresh()

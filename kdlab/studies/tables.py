@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from kdlab.studies.canvas import Drawing, LeftOut, Picture
 from kdlab.studies.findings import Compared, Findings
 from kdlab.studies.results import Results
+from kdlab.studies.search import OF_VALIDATION
+from kdlab.studies.selection import Selection
 from kdlab.studies.statistics import Summary
 
 SHARES = ("accuracy", "top5", "agreement")  # shown in percent
@@ -23,6 +25,8 @@ def markdown(findings: Findings, pictures: Mapping[str, Picture]) -> str:
     parts = [f"# {results.plan.name}", results.plan.question, f"{protocol(results)} {SHOWN}"]
     parts += [f"**{warning}**" for warning in findings.warnings]
     parts += [_cells(findings.cells, results.plan.metrics)]
+    if findings.selections:
+        parts += ["## Search", *(_selection(findings, one) for one in findings.selections), SELECTED]
     if findings.compared:
         parts += ["## Comparisons", PAIRED, _comparisons(findings.compared)]
     if results.teachers:
@@ -51,6 +55,12 @@ PAIRED = (
     "distinguishable."
 )
 
+SELECTED = (
+    "No test image took part in a selection, and a searched variant stands in comparisons with its best trial. The "
+    "runs that won are the runs that are shown, so other seeds may do slightly worse: give the values that were found "
+    "to a variant of a study with new seeds before you claim them."
+)
+
 
 def scale(metric: str) -> tuple[float, str]:
     """Factor and unit in which a metric is shown."""
@@ -68,6 +78,16 @@ def number(summary: Summary, metric: str) -> str:
     digits = 2 if factor > 1 else 4
     mean = f"{factor * summary.mean:.{digits}f}"
     return mean if summary.half_width is None else f"{mean} ± {factor * summary.half_width:.{digits}f}"
+
+
+def trials(selection: Selection) -> str:
+    """What the best trial of a search was selected by, and out of how many."""
+    search = selection.search
+    where = ", on validation images" if search.maximize.startswith(OF_VALIDATION) else ""
+    lost = len(search.suggested) - selection.finished
+    but = f" ({lost} more failed or are not finished)" if lost else ""
+    by = f"{short_name(search.maximize)} (mean over the seeds{where})"
+    return f"selected by {by} out of {selection.finished} trials{but}"
 
 
 def protocol(results: Results) -> str:
@@ -92,6 +112,16 @@ def _cells(cells: Mapping[str, Mapping[str, Summary]], metrics: Sequence[str]) -
             values += [number(cells[metric][cell], metric), "" if sd is None else f"{factor * sd:.3g}"]
         lines.append(_line([cell, str(summary.n), *values]))
     return "\n".join(lines)
+
+
+def _selection(findings: Findings, selection: Selection) -> str:
+    if selection.best is None:
+        return f"No trial of {selection.search.variant} has finished."
+    reached = [
+        f"{short_name(metric)} {number(summaries[selection.best], metric)}{scale(metric)[1]}"
+        for metric, summaries in findings.cells.items()
+    ]
+    return f"Best of {selection.search.variant}: **{selection.best}**, {trials(selection)}: {', '.join(reached)}."
 
 
 def _comparisons(compared: Sequence[Compared]) -> str:

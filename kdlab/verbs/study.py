@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +102,8 @@ def main(arguments: Sequence[str]) -> None:
     from kdlab.studies.configs import ConfigReader
     from kdlab.studies.file import read_study
     from kdlab.studies.ledger import study_folder
-    from kdlab.studies.plan import make_plan
+    from kdlab.studies.planner import make_plan
+    from kdlab.studies.scores import LedgerScore
     from kdlab.yaml_check import check_yaml
 
     set_up_messages()
@@ -110,18 +111,33 @@ def main(arguments: Sequence[str]) -> None:
     path = Path(find_config(options.file))
     check_yaml(path)
     data = [] if options.data_dir is None else ["--data.data_dir", options.data_dir]
-    plan = make_plan(read_study(path, options.quick), ConfigReader(data))
-    study = study_folder(options.runs_dir, plan.name)
+    content = read_study(path, options.quick)
+    if options.shard != (1, 1) and any(variant.search for variant in content.variants):
+        raise UsageError(
+            f"--shard cannot divide {content.name}: each round of a search is planned from all results before it; "
+            "leave --shard out on every machine, then they share the runs of each round"
+        )
+    study = study_folder(options.runs_dir, content.name)
+    read_config, score = ConfigReader(data), LedgerScore(study, options.retry_failed)
+    plan = make_plan(content, read_config, score)
     chosen = choose(plan, *options.shard)
     jobs = options.jobs if options.executor == "ray" else options.jobs or _slots()
     _show(plan, chosen, study, jobs)
-    if not options.dry_run:
-        with _executor(options, study, jobs, data) as executor:
-            _run(plan, chosen, executor)
+    if options.dry_run:
+        return
+    with _executor(options, study, jobs, data) as executor:
+
+        def next_plan() -> Plan:
+            score.tried = executor.ends.keys()
+            return make_plan(content, read_config, score)
+
+        _run(plan, chosen, executor, next_plan)
 
 
 def choose(plan: Plan, part: int, parts: int) -> list[PlannedRun]:
     """Every n-th student of the plan, and the teachers that they need, which shards share."""
+    if parts == 1:
+        return list(plan.runs)
     chosen = list(plan.students[part - 1 :: parts])
     teachers = {run.id: run for run in plan.runs if run.role == "teacher"}
     needed: set[str] = set()
@@ -130,6 +146,11 @@ def choose(plan: Plan, part: int, parts: int) -> list[PlannedRun]:
         needed |= new
         new = {need for name in new for need in teachers[name].needs} - needed
     return [run for run in teachers.values() if run.id in needed] + chosen
+
+
+def _expected(plan: Plan, chosen: Sequence[PlannedRun]) -> int:
+    """Runs of this call; cells of several variants may be the same run."""
+    return len({run.id for run in chosen}) + plan.to_come
 
 
 def _slots() -> int:
@@ -172,25 +193,39 @@ def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int | Non
             print(f"  teacher {run.label}: {run.id}")
     for label in cells(plan):
         print(f"  {label}")
-    print(f"this call: {len(chosen)} runs ({counts}), {jobs or 'as many as the cluster holds'} at a time")
+    for search in plan.searches:
+        print(f"search {search.variant}: {len(search.suggested)} of {search.trials} trials are planned; "
+              f"maximizes {search.maximize}")  # fmt: skip
+    more = f", then at most {plan.to_come} of later rounds" if plan.to_come else ""
+    print(f"this call: {len(chosen)} runs ({counts}){more}, {jobs or 'as many as the cluster holds'} at a time")
     old = leftovers(study, {run.id for run in plan.runs})
-    if old:
+    if old and not plan.to_come:  # which rounds to come may find
         print(f"{len(old)} finished runs in {study} are of an earlier version of the study and not used")
-    seconds, left = measured_seconds(plan, study), len(states) - states.count("done")
+    seconds, left = measured_seconds(plan, study), len(states) - states.count("done") + plan.to_come
     if left and jobs:
         time = "not known before the first run" if seconds is None else f"about {estimate(seconds, left, jobs)}"
         print(f"time for the rest: {time}")
 
 
-def _run(plan: Plan, chosen: Sequence[PlannedRun], executor: LocalExecutor | RayExecutor) -> None:
+def _run(
+    plan: Plan, chosen: Sequence[PlannedRun], executor: LocalExecutor | RayExecutor, next_plan: Callable[[], Plan]
+) -> None:
     from kdlab.studies.ledger import Entry, FailedRunsError
     from kdlab.studies.progress import StudyProgress
     from kdlab.studies.report import FOLDER, write_report
 
     study = executor.study
     plan.write(study)
-    with StudyProgress(plan, study, len({run.id for run in chosen}), executor.jobs) as progress:
+    with StudyProgress(plan, study, _expected(plan, chosen), executor.jobs) as progress:
         executor.run(chosen, progress.report, progress.tick)
+        while plan.to_come and not executor.stopped_by:
+            before, plan = plan, next_plan()
+            if plan == before:  # the teacher of a trial has failed
+                break
+            plan.write(study)
+            chosen = list(plan.runs)
+            progress.expect(_expected(plan, chosen))
+            executor.run(chosen, progress.report, progress.tick)
     if executor.stopped_by:
         print("stopped; the same command continues the study")
         raise SystemExit(128 + executor.stopped_by)

@@ -71,7 +71,10 @@ def test_the_metrics_hold_every_term_and_every_epoch(finished: RunFolder) -> Non
     for row in epochs:
         total = float(row["train/label_loss"]) + float(row["train/logit_loss"])
         assert float(row["train/loss"]) == pytest.approx(total, rel=1e-5)  # float32 sums of 21 steps
-    assert len([row for row in rows if row["val/accuracy"]]) == 2
+    validated = [float(row["val/accuracy"]) for row in rows if row["val/accuracy"]]
+    assert len(validated) == 2
+    selected = json.loads(finished.result.read_text())["student"]["val"]
+    assert selected == {"accuracy": pytest.approx(max(validated), abs=1e-6)}
     assert len([row for row in rows if row["test/accuracy"]]) == 1
 
 
@@ -127,6 +130,7 @@ def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:
     assert result["protocol"]["selection"] == "last epoch"
     assert result["protocol"]["n_train"] == 1437
     assert result["protocol"]["selected_epoch"] == 1
+    assert result["student"]["val"] == {"accuracy": None}
 
 
 def test_the_seed_changes_the_student_and_nothing_else_does(tmp_path: Path) -> None:

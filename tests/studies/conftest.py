@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdlab.studies.file import Comparison
-from kdlab.studies.plan import Plan, PlannedRun
+from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant
 
 METRIC = "student.test.accuracy"
 PLAIN = {0: 0.90, 1: 0.92, 2: 0.91}
@@ -60,4 +60,35 @@ def folder(tmp_path: Path, write_result: Callable[..., None]) -> Path:
                 write_result(tmp_path / name, accuracy, seed)
     comparison = Comparison({"variant": "kd", "model.temperature": 1}, {"variant": "plain"})
     Plan("s", "Which alpha?", (METRIC, "student.test.nll"), (comparison,), tuple(runs)).write(tmp_path)
+    return tmp_path
+
+
+TRIALS = (  # alpha, temperature; accuracy on validation and on test images
+    ((0.2, 4.0), (0.93, 0.96)),
+    ((0.5, 2.0), (0.95, 0.94)),  # the best by validation
+    ((0.8, 8.0), (0.94, 0.97)),  # the best by test
+    ((0.9, 1.5), (0.99, 0.99)),  # of which a seed has failed
+)
+
+
+@pytest.fixture
+def searched(tmp_path: Path, write_result: Callable[..., None]) -> Path:
+    """A study of an independent student and a search of six trials: one the same as another, one failed, one to come."""
+    runs = [PlannedRun(f"plain{seed}", "student", "plain", {}, seed, (), ()) for seed in PLAIN]
+    scores = {run.id: (0.9, PLAIN[run.seed]) for run in runs}
+    values = [{"model.alpha": alpha, "model.temperature": temperature} for (alpha, temperature), _ in TRIALS]
+    for number, (_, reached) in enumerate(TRIALS):
+        for seed in PLAIN:
+            runs.append(PlannedRun(f"t{number}-{seed}", "student", "found", values[number], seed, (), ()))
+            scores[runs[-1].id] = (reached[0] + (seed - 1) / 100, reached[1] + (seed - 1) / 50)
+    del scores["t3-2"]
+    for run in runs:
+        if run.id in scores:
+            validated, tested = scores[run.id]
+            student = {"test": {"accuracy": tested}, "val": {"accuracy": validated}, "network": "Net", "parameters": 10}
+            write_result(tmp_path / run.id, tested, run.seed, student=student)
+    suggested = (values[0], values[1], values[0], *values[2:])
+    search = SearchedVariant("found", "student.val.accuracy", 6, suggested, ("model.temperature",))
+    comparison = Comparison({"variant": "found"}, {"variant": "plain"})
+    Plan("s", "", (METRIC, "student.val.accuracy"), (comparison,), tuple(runs), (search,)).write(tmp_path)
     return tmp_path

@@ -72,13 +72,16 @@ def test_little_need_be_said(tmp_path):
     [
         ({"variant": {}}, "has no key variant; there are: name, question, seeds, set, teachers, variants"),
         ({"variants": {}}, "has no variants; give at least one: a name with `base`, a config"),
-        ({"variants": {"a": {"bas": "x"}}}, "variants.a has no key bas; there are: base, set, grid"),
+        ({"variants": {"a": {"bas": "x"}}}, "variants.a has no key bas; there are: base, set, grid, search"),
         ({"variants": {"a": {"set": {}}}}, "variants.a.base is None; give a config, or a list of configs"),
         ({"variants": {"a b": {"base": "x"}}}, "variants.a b: a b is no name; use letters, digits"),
         ({"variants": {"a": {"base": "x", "grid": {"k": []}}}}, "variants.a.grid.k is [], but expected is a list"),
         ({"variants": {"a": {"base": "x", "grid": {"k": 3}}}}, "variants.a.grid.k is 3, but expected is a list"),
         ({"variants": {"a": {"base": "x", "grid": {"k": [0, 0.0]}}}}, "variants.a.grid.k has the value 0.0 twice"),
-        ({"variants": {"a": {"base": "x", "grid": {"k": [[1]]}}}}, "a grid takes numbers and names, so make variants"),
+        (
+            {"variants": {"a": {"base": "x", "grid": {"k": [[1]]}}}},
+            "has the value [1]; a grid or search takes numbers and names, so make variants",
+        ),
         ({"variants": ["a"]}, "variants is ['a'], but expected are keys with values"),
         ({"seeds": [0, 0]}, "seeds is [0, 0], with a seed twice; the same run twice is no second sample"),
         ({"seeds": [-1]}, "seeds has the value -1; a seed is a whole number of 0 or more, below 2^32"),
@@ -102,7 +105,7 @@ def test_mistakes_are_told_with_their_key(tmp_path, changes, message):
     [
         (None, "has no section quick, so it cannot be run with --quick; add one, or leave it out"),
         ({"grid": {"model.beta": [1]}}, "quick.grid.model.beta: no variant has model.beta in its grid"),
-        ({"epochs": 1}, "quick has no key epochs; there are: seeds, set, grid"),
+        ({"epochs": 1}, "quick has no key epochs; there are: seeds, set, grid, trials"),
     ],
 )
 def test_mistakes_of_quick(tmp_path, quick, message):

@@ -130,6 +130,19 @@ def test_aggregated_numbers_name_their_runs(study):
     assert "not measured: no &lt;counter&gt;" in text
 
 
+def test_the_best_trial_of_a_search_is_named_with_its_numbers_and_runs(searched):
+    write_report(searched)
+    page, text = Page(searched / "report" / "report.html"), (searched / "report" / "report.html").read_text()
+    wanted = numbers_in(json.loads((searched / "report" / "summary.json").read_text()))
+    assert set(wanted) - set(page.numbers) == set()
+    part = text[text.index('id="s1-search"') :].split("<h2")[0]
+    assert "Best of found: <strong>found, alpha 0.5, temperature 2.0</strong>" in part
+    assert "selected by val accuracy (mean over the seeds, on validation images) out of 4 trials (1 more failed" in part
+    assert ">94.00</data>" in part  # on the test images
+    assert [f'href="#s1-run-t1-{seed}"' in part for seed in range(3)] == [True] * 3
+    assert 'href="#s1-search"' in text
+
+
 def test_nothing_comes_from_outside(study, page):
     text = (study / "report" / "report.html").read_text()
     assert "http:" not in text

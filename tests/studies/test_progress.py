@@ -50,3 +50,14 @@ def test_each_run_has_its_line(study, capsys):
         "[5/5] kd, alpha 0.5, seed 3: stopped",
         "1 of 5 runs were done already",
     ]
+
+
+def test_a_round_of_a_search_may_have_fewer_runs_than_expected(study, capsys):
+    with StudyProgress(PLAN, study, total=9, jobs=1) as progress:
+        progress.report(Ended(RUNS[1], "done", 4.0))
+        progress.expect(3)
+        progress.report(Ended(RUNS[2], "done", 4.0))
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/9] kd, alpha 0.5, seed 0: student.test.accuracy 0.9000 (4 s, about 0:00:32 left)",
+        "[2/3] kd, alpha 0.5, seed 1: student.test.accuracy 0.9000 (4 s, about 0:00:04 left)",
+    ]

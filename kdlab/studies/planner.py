@@ -1,0 +1,219 @@
+"""From a study to its plan: every run with the hash of what it computes, checked by the real parser before it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from kdlab.errors import UsageError
+from kdlab.studies.file import Settings, Study, Teacher, Variant
+from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant, cell_label, compared_cells
+from kdlab.studies.sampler import Trial, suggest
+from kdlab.studies.search import OF_VALIDATION, Search
+
+ID_LENGTH = 16  # hexadecimal digits: 64 bits
+# what all runs of one table must share: other values are another protocol
+PROTOCOL = ("val_fraction", "split_seed")
+
+Resolve = Callable[[Sequence[str]], Mapping[str, Any]]  # arguments of `fit` -> what decides the weights
+# the runs of a trial, what is to be high -> their mean; open: some of them have not ended; failed: some have failed
+Score = Callable[[Sequence[PlannedRun], str], float | Literal["open", "failed"]]
+
+
+def nothing_has_run(runs: Sequence[PlannedRun], key: str) -> Literal["open"]:
+    """The `Score` of a study that begins: no trial has ended."""
+    return "open"
+
+
+def make_plan(study: Study, resolve: Resolve, score: Score = nothing_has_run) -> Plan:
+    """Expand a study into its runs; of searches those of the rounds that can be planned.
+
+    Args:
+        study: as its file says.
+        resolve: parses arguments of ``fit`` and returns what decides the weights.
+        score: tells what the trials of searches have reached.
+
+    Raises:
+        UsageError: for a key or value that the parser refuses, a comparison of cells that do not exist, a teacher that
+            is trained nowhere in the study, or variants that would not be tested alike.
+    """
+    planner = _Planner(study, resolve)
+    for teacher in study.teachers:
+        planner.add_teacher(teacher)
+    searches = []
+    for variant in study.variants:
+        if variant.search is None:
+            for values in _combinations(variant):
+                planner.add(variant, values)
+        else:
+            searches.append(_rounds(planner, variant, variant.search, score))
+    runs = tuple(planner.runs)
+    idle = [run.variant for run in runs if run.role == "teacher" and run.id not in planner.needed]
+    if idle:
+        raise UsageError(f"study {study.name}: nobody learns from teacher {idle[0]}; set a checkpoint to @{idle[0]}")
+    # what a search maximizes is shown of all runs
+    metrics = tuple(dict.fromkeys([*study.metrics, *(search.maximize for search in searches)]))
+    plan = Plan(study.name, study.question, metrics, study.comparisons, runs, tuple(searches))
+    for comparison in plan.comparisons:
+        compared_cells(plan, comparison, {search.variant: search.unnamed_best for search in searches})
+    return plan
+
+
+def _combinations(variant: Variant) -> Iterator[Settings]:
+    for values in itertools.product(*variant.grid.values()):
+        yield dict(zip(variant.grid, values, strict=True))
+
+
+def _rounds(planner: _Planner, variant: Variant, search: Search, score: Score) -> SearchedVariant:
+    """Plan the first round of a search, and each other one whose runs before have all ended."""
+    for values in search.corners():
+        planner.check(variant, values)
+    suggested: list[Settings] = []
+    tried: list[Trial] = []
+    while len(suggested) < search.trials and len(tried) == len(suggested):
+        new = suggest(search, planner.study.seeds[0], tried)
+        suggested += new
+        scores = [score(planner.add(variant, values), search.maximize) for values in new]
+        if "open" not in scores:
+            tried += [Trial(values, None if found == "failed" else float(found))
+                      for values, found in zip(new, scores, strict=True)]  # fmt: skip
+    return SearchedVariant(variant.name, search.maximize, search.trials, tuple(suggested), search.logarithmic)
+
+
+class _Planner:
+    """Collects the runs of a study.
+
+    Args:
+        study: as its file says.
+        resolve: as in `make_plan`.
+    """
+
+    def __init__(self, study: Study, resolve: Resolve) -> None:
+        self.study = study
+        self.runs: list[PlannedRun] = []
+        self.needed: set[str] = set()  # runs whose weights are used, or may be used by a trial to come
+        self._resolve = resolve
+        self._teachers: dict[str, str] = {}  # name -> id of its run
+        self._cells: dict[str, list[PlannedRun]] = {}  # by label
+        self._first: tuple[str, Settings] | None = None  # label of a cell, and what it computes
+
+    def add_teacher(self, teacher: Teacher) -> None:
+        """Plan the run of a teacher, which later ones may learn from."""
+        (run,), _ = self._cell(teacher, {}, (teacher.seed,))
+        self.runs.append(run)
+        self._teachers[teacher.name] = run.id
+
+    def add(self, variant: Variant, values: Settings) -> list[PlannedRun]:
+        """Plan the runs of a cell, once, and return them."""
+        label = cell_label(variant.name, values)
+        if label not in self._cells:  # a search may suggest the same again
+            self._cells[label] = self.check(variant, values)
+            self.runs += self._cells[label]
+        return self._cells[label]
+
+    def check(self, variant: Variant, values: Settings) -> list[PlannedRun]:
+        """The runs of a cell that can be run and can stand in one table with the others.
+
+        Raises:
+            UsageError: if it cannot.
+        """
+        runs, science = self._cell(variant, values, self.study.seeds)
+        label = cell_label(variant.name, values)
+        self._first = self._first or (label, science)
+        _check_same_protocol(self._first, (label, science))
+        search = variant.search
+        held_out = science["data"]["init_args"].get("val_fraction") != 0
+        if search and search.maximize.startswith(OF_VALIDATION) and not held_out:
+            raise UsageError(
+                f"study {self.study.name}, {variant.name}: its search maximizes {search.maximize}, but "
+                "data.val_fraction is 0, so no images are held out to validate on; set it to 0.1, for instance"
+            )
+        return runs
+
+    def _cell(
+        self, part: Variant | Teacher, values: Settings, seeds: Sequence[int]
+    ) -> tuple[list[PlannedRun], Settings]:
+        """The runs of one cell, one per seed, and what they compute with seed 0."""
+        where = f"study {self.study.name}, {cell_label(part.name, values)}"
+        settings = {**self.study.settings, **part.settings, **values}
+        if "seed_everything" in settings:
+            raise UsageError(f"{where}: seed_everything is set by the study; list the seeds under `seeds`")
+        needs: set[str] = set()
+        filled = {key: _with_weights(value, self._teachers, needs, where) for key, value in settings.items()}
+        self.needed |= needs
+        for key, value in settings.items():  # the study trains it, whatever the config's recipe says
+            if key.endswith(".checkpoint") and isinstance(value, str) and value.startswith("@"):
+                filled.setdefault(f"{key.removesuffix('checkpoint')}recipe", None)
+        arguments = [argument for config in part.base for argument in ("--config", config)]
+        arguments += [argument for key, value in filled.items() for argument in (f"--{key}", as_argument(value))]
+        try:
+            science = self._resolve([*arguments, "--seed_everything", "0"])
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+        recipe = next(_recipes(science["model"]), None)
+        if recipe is not None:
+            raise UsageError(
+                f"{where}: each run would look for its teacher by the recipe {recipe}; name it under `teachers` "
+                "and set its checkpoint to @NAME"
+            )
+        role: Literal["teacher", "student"] = "teacher" if isinstance(part, Teacher) else "student"
+        run = PlannedRun("", role, part.name, values, 0, tuple(arguments), tuple(sorted(needs)))
+        return [
+            replace(run, id=run_id(science, seed), seed=seed, arguments=(*arguments, "--seed_everything", str(seed)))
+            for seed in seeds
+        ], science
+
+
+def run_id(science: Mapping[str, Any], seed: int) -> str:
+    """Name what a run computes: equal for equal configs, whatever the study, the machine and the folder."""
+    text = json.dumps([science, seed], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def as_argument(value: object) -> str:
+    """A value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _with_weights(value: Any, teachers: Mapping[str, str], needs: set[str], where: str) -> Any:  # noqa: ANN401
+    """Put the run of each ``@NAME`` into a value, and note that it is needed."""
+    if isinstance(value, dict):
+        return {key: _with_weights(item, teachers, needs, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_weights(item, teachers, needs, where) for item in value]
+    if not isinstance(value, str) or not value.startswith("@"):
+        return value
+    if value[1:] not in teachers:
+        known = ", ".join(f"@{name}" for name in teachers) or "none"
+        raise UsageError(f"{where}: there is no teacher {value} before it; under `teachers` there are: {known}")
+    needs.add(teachers[value[1:]])
+    return f"@{teachers[value[1:]]}"
+
+
+def _recipes(node: object) -> Iterator[str]:
+    """The recipes of all teachers in a resolved config."""
+    if isinstance(node, Mapping):
+        if "checkpoint" in node and node.get("recipe"):
+            yield str(node["recipe"])
+        for item in node.values():
+            yield from _recipes(item)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _recipes(item)
+
+
+def _check_same_protocol(first: tuple[str, Settings], now: tuple[str, Settings]) -> None:
+    """Refuse variants of different data or splits: no table could hold both."""
+    (label, before), (other, after) = first, now
+    pairs = [("data", before["data"]["class_path"], after["data"]["class_path"])]
+    arguments = before["data"]["init_args"], after["data"]["init_args"]
+    pairs += [(f"data.{key}", arguments[0].get(key), arguments[1].get(key)) for key in PROTOCOL]
+    for key, one, two in pairs:
+        if one != two:
+            raise UsageError(
+                f"{key} is {one} in {label} and {two} in {other}; one table needs one protocol, so make two studies"
+            )

@@ -1,0 +1,130 @@
+"""Plans: which runs a study has, what they are called, and which studies are refused. A stand-in takes the parser's place."""
+
+import pytest
+
+from kdlab.errors import UsageError
+from kdlab.studies.file import Comparison, Study, Teacher, Variant
+from kdlab.studies.plan import cells
+from kdlab.studies.planner import as_argument, make_plan, run_id
+
+TEACHER = Teacher("wide", ("t",), {}, 7)
+PLAIN = Variant("plain", ("p",))
+KD = Variant(
+    "kd", ("k",), {"model.teacher.checkpoint": "@wide"}, {"model.alpha": (0.0, 1.0), "model.temperature": (1, 4)}
+)
+STUDY = Study("s", (PLAIN, KD), seeds=(0, 1, 2), teachers=(TEACHER,))
+
+
+def resolve(arguments):
+    """As much of a parser as a plan needs: keys -> values; --data.* go into data."""
+    pairs = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    data = {key.removeprefix("--data."): value for key, value in pairs.items() if key.startswith("--data.")}
+    model = {key: value for key, value in pairs.items() if not key.startswith("--data.")}
+    return {"model": model, "data": {"class_path": data.pop("class", "Digits"), "init_args": data}}
+
+
+def test_every_combination_with_every_seed():
+    plan = make_plan(STUDY, resolve)
+    assert len(plan.runs) == 1 + 3 + 2 * 2 * 3
+    assert len({run.id for run in plan.runs}) == 16
+    combinations = {
+        (run.values["model.alpha"], run.values["model.temperature"], run.seed)
+        for run in plan.runs
+        if run.variant == "kd"
+    }
+    assert combinations == {(a, t, s) for a in (0.0, 1.0) for t in (1, 4) for s in (0, 1, 2)}
+    assert list(cells(plan)) == [
+        "plain", "kd, alpha 0.0, temperature 1", "kd, alpha 0.0, temperature 4",
+        "kd, alpha 1.0, temperature 1", "kd, alpha 1.0, temperature 4",
+    ]  # fmt: skip
+
+
+def test_teachers_come_first_and_their_students_name_them():
+    plan = make_plan(STUDY, resolve)
+    teacher, *students = plan.runs
+    assert (teacher.role, teacher.seed, teacher.needs) == ("teacher", 7, ())
+    kd = [run for run in students if run.variant == "kd"]
+    assert all(run.needs == (teacher.id,) for run in kd)
+    assert f"@{teacher.id}" in kd[0].arguments
+    assert kd[0].arguments[kd[0].arguments.index("--model.teacher.recipe") + 1] == "null"
+    assert all(run.needs == () for run in students if run.variant == "plain")
+
+
+def test_a_chain_of_teachers_and_weights_deep_in_a_value():
+    middle = Teacher("middle", ("m",), {"model.teacher.checkpoint": "@wide"})
+    slot = {"class_path": "E", "init_args": {"teachers": [{"checkpoint": "@wide"}, {"checkpoint": "@middle"}]}}
+    plan = make_plan(
+        Study("s", (Variant("kd", ("k",), {"model.teacher": slot}),), seeds=(0,), teachers=(TEACHER, middle)), resolve
+    )
+    wide, second, student = plan.runs
+    assert second.needs == (wide.id,)
+    assert set(student.needs) == {wide.id, second.id}
+
+
+def test_the_name_of_a_run_is_what_it_computes():
+    assert run_id({"a": 1, "b": [2.0]}, 0) == run_id({"b": [2.0], "a": 1}, 0)
+    assert len({run_id({"a": 1}, 0), run_id({"a": 2}, 0), run_id({"a": 1}, 1)}) == 3
+    ids = [run.id for run in make_plan(STUDY, resolve).runs]
+    more = Study("other", (PLAIN, KD), seeds=(0, 1, 2, 3), teachers=(TEACHER,), question="?")
+    assert set(ids) < {run.id for run in make_plan(more, resolve).runs}  # neither name nor other seeds matter
+
+
+def test_another_teacher_makes_other_students():
+    def ids(seed, variant):
+        study = Study("s", (PLAIN, KD), teachers=(Teacher("wide", ("t",), {}, seed),))
+        return {run.id for run in make_plan(study, resolve).runs if run.variant == variant}
+
+    assert not ids(7, "kd") & ids(8, "kd")
+    assert ids(7, "plain") == ids(8, "plain")
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        (Study("s", (KD,)), "study s, kd, alpha 0.0, temperature 1: there is no teacher @wide before it; under `teachers` there are: none"),
+        (Study("s", (PLAIN,), teachers=(TEACHER,)), "study s: nobody learns from teacher wide; set a checkpoint to @wide"),
+        (Study("s", (Variant("a", ("p",), {"seed_everything": 3}),)), "study s, a: seed_everything is set by the study; list the seeds under `seeds`"),
+        (
+            Study("s", (PLAIN, Variant("b", ("p",), {"data.class": "MNIST"}))),
+            "data is Digits in plain and MNIST in b; one table needs one protocol, so make two studies",
+        ),
+        (
+            Study("s", (Variant("a", ("p",), {}, {"data.val_fraction": (0, 0.1)}),)),
+            "data.val_fraction is 0 in a, val_fraction 0 and 0.1 in a, val_fraction 0.1; one table needs one protocol",
+        ),
+        (Study("s", (PLAIN,), comparisons=(Comparison({}, {"variant": "x"}),)), "a comparison is against {'variant': 'x'}, which is no cell"),
+        (Study("s", (PLAIN,), comparisons=(Comparison({}, {"variant": "plain"}),)), "which is no cell other than plain"),
+        (
+            Study("s", (PLAIN, Variant("kd", ("k",), {}, {"a": (1, 2)})), comparisons=(Comparison({}, {"variant": "kd"}),)),
+            "a comparison is against {'variant': 'kd'}, which is 2 cells (kd, a 1; kd, a 2 ...)",
+        ),
+    ],
+)  # fmt: skip
+def test_studies_that_cannot_work_are_refused(study, message):
+    with pytest.raises(UsageError) as caught:
+        make_plan(study, resolve)
+    assert message in str(caught.value)
+
+
+def test_a_teacher_by_recipe_is_refused():
+    def with_recipe(arguments):
+        return {**resolve(arguments), "model": {"teacher": {"init_args": {"checkpoint": "c", "recipe": "t.yaml"}}}}
+
+    with pytest.raises(UsageError, match=r"look for its teacher by the recipe t.yaml; name it under `teachers`"):
+        make_plan(Study("s", (PLAIN,)), with_recipe)
+
+
+def test_what_the_parser_refuses_is_told_with_the_cell():
+    def refuse(arguments):
+        raise UsageError("there is no option --model.alfa")
+
+    with pytest.raises(UsageError, match=r"^study s, plain: there is no option --model.alfa$"):
+        make_plan(Study("s", (PLAIN,)), refuse)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1, "0.1"), (True, "true"), (None, "null"), ("MNIST", "MNIST"), ([1, 2], "[1, 2]"), (1e-7, "1e-07")],
+)
+def test_values_become_arguments(value, text):
+    assert as_argument(value) == text
