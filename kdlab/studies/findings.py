@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdlab.studies.plan import compared_cells
+from kdlab.studies.reproduction import Reproduction, reproduce
 from kdlab.studies.results import Results
 from kdlab.studies.statistics import FEW, PairedDifference, Summary, holm
 
@@ -31,11 +32,13 @@ class Findings:
         results: of the study.
         cells: metric -> label of the cell -> its summary.
         compared: the tested pairs.
+        reproduced: ours beside published numbers.
     """
 
     results: Results
     cells: Mapping[str, Mapping[str, Summary]]
     compared: tuple[Compared, ...]
+    reproduced: tuple[Reproduction, ...] = ()
 
     @classmethod
     def of(cls, results: Results) -> Findings:
@@ -44,7 +47,7 @@ class Findings:
             metric: {cell: Summary.of(list(values.values())) for cell, values in results.by_cell(metric).items()}
             for metric in results.plan.metrics
         }
-        return cls(results, cells, tuple(compare(results)))
+        return cls(results, cells, tuple(compare(results)), reproduce(results))
 
     @property
     def fewest(self) -> int:
@@ -80,6 +83,7 @@ class Findings:
                  "verdict": pair.result.verdict}
                 for pair in self.compared
             ],
+            **({"published": [_reproduced(one) for one in self.reproduced]} if self.reproduced else {}),
             "teachers": [{"name": row.run.variant, "run": row.run.id, "metrics": dict(row.metrics)}
                          for row in results.teachers],
         }  # fmt: skip
@@ -95,13 +99,26 @@ class Findings:
             }
 
 
+def _reproduced(one: Reproduction) -> dict[str, Any]:
+    published = one.published
+    return {
+        "cell": one.cell,
+        "published": published.accuracy,
+        "source": published.source,
+        "protocol": published.protocol,
+        "ours": None if one.ours is None else asdict(one.ours),
+        "difference": None if one.difference is None else asdict(one.difference),
+        "verdict": one.verdict,
+        "note": one.note,
+    }
+
+
 def compare(results: Results) -> list[Compared]:
     """Test all comparisons of the study on all its metrics, corrected over all pairs of a metric."""
     compared: list[Compared] = []
     for metric in results.plan.metrics:
         values = results.by_cell(metric)
-        pairs = [(cell, against) for comparison in results.plan.comparisons
-                 for chosen, against in [compared_cells(results.plan, comparison)] for cell in chosen]  # fmt: skip
+        pairs = [pair for comparison in results.plan.comparisons for pair in compared_cells(results.plan, comparison)]
         tests = [PairedDifference.of(values.get(cell, {}), values.get(other, {})) for cell, other in pairs]
         corrected = iter(holm([test.p for test in tests if test.p is not None]))
         for (cell, against), test in zip(pairs, tests, strict=True):

@@ -26,12 +26,13 @@ from kdlab.studies.page_lines import (
     cost_lines,
     doubts,
     origins,
+    published_lines,
     relative_link,
     run_line,
     total_time,
 )
 from kdlab.studies.results import PROTOCOL
-from kdlab.studies.tables import protocol, reasons, scale, short_name
+from kdlab.studies.tables import PUBLISHED, protocol, reasons, scale, short_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILES = ("results.csv", "results.parquet", "summary.json", "tables.md")
@@ -96,6 +97,8 @@ def _section(section: Section, number: int, page: Path) -> dict[str, Any]:
         "metrics": [f"{short_name(metric)}{scale(metric)[1]}" for metric in results.plan.metrics],
         "cells": [cell_line(findings, cell, runs) for cell in results.cells],
         "comparisons": comparison_lines(findings, runs),
+        "published": published_lines(findings, runs),
+        "about_published": PUBLISHED,
         "teachers": [{"name": row.run.variant, **runs[row.run.id]} for row in results.teachers],
         "costs": cost_lines(results, runs),
         "figures": [_figure(name, section, key, runs) for name in section.svgs],

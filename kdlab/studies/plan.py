@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kdlab.atomic import write_text
 from kdlab.errors import UsageError
-from kdlab.studies.file import Comparison, Settings, Study, Teacher, Variant
+from kdlab.studies.published import Published
+from kdlab.studies.sections import Settings
+from kdlab.studies.study import Comparison, Study, Teacher, Variant
 
 FORMAT = 1
 ID_LENGTH = 16  # hexadecimal digits: 64 bits
@@ -60,6 +62,7 @@ class Plan:
     metrics: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     runs: tuple[PlannedRun, ...]
+    published: tuple[Published, ...] = ()
 
     @property
     def students(self) -> tuple[PlannedRun, ...]:
@@ -85,13 +88,23 @@ class Plan:
                 content["name"],
                 content["question"],
                 tuple(content["metrics"]),
-                tuple(Comparison(**comparison) for comparison in content["comparisons"]),
+                tuple(
+                    Comparison(one["of"], one["against"], tuple(one.get("by", ()))) for one in content["comparisons"]
+                ),
                 tuple(PlannedRun(**run) for run in runs),
+                tuple(Published(**one) for one in content.get("published", ())),
             )
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UsageError(
                 f"{folder} is no folder of a study: it has no readable {PLAN_FILE}; give runs/studies/NAME"
             ) from error
+
+
+class _Trained(NamedTuple):
+    """A teacher of the study: its run, and its network as a config."""
+
+    id: str
+    network: object
 
 
 def cell_label(variant: str, values: Settings) -> str:
@@ -111,14 +124,16 @@ def make_plan(study: Study, resolve: Resolve) -> Plan:
             is trained nowhere in the study, or variants that would not be tested alike.
     """
     runs: list[PlannedRun] = []
-    teachers: dict[str, str] = {}
+    teachers: dict[str, _Trained] = {}
     for teacher in study.teachers:
-        runs += _cell(study, teacher, {}, (teacher.seed,), teachers, resolve)[0]
-        teachers[teacher.name] = runs[-1].id
+        cell, science = _cell(study, teacher, {}, teacher.settings, (teacher.seed,), teachers, resolve)
+        runs += cell
+        teachers[teacher.name] = _Trained(cell[0].id, science["model"].get("init_args", {}).get("student"))
     first: tuple[str, Settings] | None = None
     for variant in study.variants:
         for values in _combinations(variant):
-            cell, science = _cell(study, variant, values, study.seeds, teachers, resolve)
+            settings = variant.settings_at(values)
+            cell, science = _cell(study, variant, values, settings, study.seeds, teachers, resolve)
             runs += cell
             label = cell_label(variant.name, values)
             first = first or (label, science)
@@ -127,7 +142,7 @@ def make_plan(study: Study, resolve: Resolve) -> Plan:
     idle = [run.variant for run in runs if run.role == "teacher" and run.id not in used]
     if idle:
         raise UsageError(f"study {study.name}: nobody learns from teacher {idle[0]}; set a checkpoint to @{idle[0]}")
-    plan = Plan(study.name, study.question, study.metrics, study.comparisons, tuple(runs))
+    plan = Plan(study.name, study.question, study.metrics, study.comparisons, tuple(runs), study.published)
     for comparison in plan.comparisons:
         compared_cells(plan, comparison)
     return plan
@@ -138,28 +153,39 @@ def cells(plan: Plan) -> dict[str, tuple[str, Settings]]:
     return {cell_label(run.variant, run.values): (run.variant, run.values) for run in plan.students}
 
 
-def compared_cells(plan: Plan, comparison: Comparison) -> tuple[list[str], str]:
-    """Labels of the cells that a comparison compares, and of the one it compares them with.
+def compared_cells(plan: Plan, comparison: Comparison) -> list[tuple[str, str]]:
+    """Labels of the cells that a comparison compares, each with that of the cell it is compared with.
 
     Raises:
         UsageError: if they do not exist, or `against` fits several.
     """
     everything = {label: {"variant": variant, **values} for label, (variant, values) in cells(plan).items()}
-    against = [label for label, cell in everything.items() if comparison.against.items() <= cell.items()]
-    if len(against) != 1:
-        found = f"{len(against)} cells ({'; '.join(against[:3])} ...)" if against else "no cell"
+    pairs = []
+    for label, cell in everything.items():
+        if comparison.of.items() <= cell.items() and all(key in cell for key in comparison.by):
+            wanted = {**comparison.against, **{key: cell[key] for key in comparison.by}}
+            against = _the_only(plan, everything, wanted)
+            pairs += [(label, against)] if label != against else []
+    if not pairs:
+        what = f"{dict(comparison.of)} by {comparison.by[0]}" if comparison.by else str(dict(comparison.of))
+        other = comparison.against if comparison.by else _the_only(plan, everything, comparison.against)
         raise UsageError(
-            f"study {plan.name}: a comparison is against {dict(comparison.against)}, which is {found}; "
-            f"name variant and grid values of one, for example: {next(iter(everything.values()))}"
-        )
-    chosen = [label for label, cell in everything.items() if comparison.of.items() <= cell.items()]
-    chosen = [label for label in chosen if label != against[0]]
-    if not chosen:
-        raise UsageError(
-            f"study {plan.name}: a comparison is of {dict(comparison.of)}, which is no cell other than {against[0]}; "
+            f"study {plan.name}: a comparison is of {what}, which is no cell other than {other}; "
             f"name a variant or grid values, for example: {next(iter(everything.values()))}"
         )
-    return chosen, against[0]
+    return pairs
+
+
+def _the_only(plan: Plan, everything: Mapping[str, Settings], wanted: Settings) -> str:
+    """Label of the one cell with these values."""
+    found = [label for label, cell in everything.items() if wanted.items() <= cell.items()]
+    if len(found) != 1:
+        which = f"{len(found)} cells ({'; '.join(found[:3])} ...)" if found else "no cell"
+        raise UsageError(
+            f"study {plan.name}: a comparison is against {dict(wanted)}, which is {which}; "
+            f"name variant and grid values of one, for example: {next(iter(everything.values()))}"
+        )
+    return found[0]
 
 
 def _combinations(variant: Variant) -> Iterator[Settings]:
@@ -171,20 +197,26 @@ def _cell(
     study: Study,
     part: Variant | Teacher,
     values: Settings,
+    settings: Settings,
     seeds: Sequence[int],
-    teachers: Mapping[str, str],
+    teachers: Mapping[str, _Trained],
     resolve: Resolve,
 ) -> tuple[list[PlannedRun], Settings]:
     """The runs of one cell, one per seed, and what they compute with seed 0."""
     where = f"study {study.name}, {cell_label(part.name, values)}"
-    settings = {**study.settings, **part.settings, **values}
+    settings = {**study.settings, **settings}
     if "seed_everything" in settings:
         raise UsageError(f"{where}: seed_everything is set by the study; list the seeds under `seeds`")
     needs: set[str] = set()
     filled = {key: _with_weights(value, teachers, needs, where) for key, value in settings.items()}
     for key, value in settings.items():  # the study trains it, whatever the config's recipe says
-        if key.endswith(".checkpoint") and isinstance(value, str) and value.startswith("@"):
+        if not isinstance(value, str) or not value.startswith("@"):
+            continue
+        if key.endswith(".checkpoint"):
             filled.setdefault(f"{key.removesuffix('checkpoint')}recipe", None)
+        elif key == "model.teacher":
+            network = {"network": teachers[value[1:]].network, "checkpoint": filled[key], "recipe": None}
+            filled[key] = {"class_path": "FrozenTeacher", "init_args": network}
     arguments = [argument for config in part.base for argument in ("--config", config)]
     arguments += [argument for key, value in filled.items() for argument in (f"--{key}", as_argument(value))]
     try:
@@ -216,7 +248,7 @@ def as_argument(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _with_weights(value: Any, teachers: Mapping[str, str], needs: set[str], where: str) -> Any:  # noqa: ANN401
+def _with_weights(value: Any, teachers: Mapping[str, _Trained], needs: set[str], where: str) -> Any:  # noqa: ANN401
     """Put the run of each ``@NAME`` into a value, and note that it is needed."""
     if isinstance(value, dict):
         return {key: _with_weights(item, teachers, needs, where) for key, item in value.items()}
@@ -227,8 +259,8 @@ def _with_weights(value: Any, teachers: Mapping[str, str], needs: set[str], wher
     if value[1:] not in teachers:
         known = ", ".join(f"@{name}" for name in teachers) or "none"
         raise UsageError(f"{where}: there is no teacher {value} before it; under `teachers` there are: {known}")
-    needs.add(teachers[value[1:]])
-    return f"@{teachers[value[1:]]}"
+    needs.add(teachers[value[1:]].id)
+    return f"@{teachers[value[1:]].id}"
 
 
 def _recipes(node: object) -> Iterator[str]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from kdlab.studies.canvas import Drawing, LeftOut, Picture
 from kdlab.studies.findings import Compared, Findings
-from kdlab.studies.results import Results
+from kdlab.studies.reproduction import Reproduction
+from kdlab.studies.results import ACCURACY, Results
 from kdlab.studies.statistics import Summary
 
 SHARES = ("accuracy", "top5", "agreement")  # shown in percent
@@ -25,6 +26,8 @@ def markdown(findings: Findings, pictures: Mapping[str, Picture]) -> str:
     parts += [_cells(findings.cells, results.plan.metrics)]
     if findings.compared:
         parts += ["## Comparisons", PAIRED, _comparisons(findings.compared)]
+    if findings.reproduced:
+        parts += ["## Against published numbers", PUBLISHED, _reproduced(findings.reproduced)]
     if results.teachers:
         parts += ["## Teachers", _teachers(results)]
     parts += [f"![{picture.title}]({name}.svg)" for name, picture in pictures.items() if isinstance(picture, Drawing)]
@@ -49,6 +52,13 @@ PAIRED = (
     "Differences on equal seeds: mean and 95% Student-t interval, effect size d_z, p of the paired t-test, and p "
     "corrected by Holm over all pairs with the same metric. From a corrected p of 0.05 up the two are not "
     "distinguishable."
+)
+
+PUBLISHED = (
+    "Test accuracy in per cent. Published numbers are copied from their sources and were not measured here. Ours: mean "
+    "over the seeds ± half of the 95% Student-t interval; the difference is ours minus theirs, with the same interval. "
+    "The two agree if our interval holds the published number. The best epoch by the test images is at least as good "
+    "as the last epoch of the same runs: where only theirs is chosen so, ours is expected to be lower."
 )
 
 
@@ -105,6 +115,19 @@ def _comparisons(compared: Sequence[Compared]) -> str:
         p_values = ["" if p is None else p_value(p) for p in (result.p, result.p_holm)]
         lines.append(_line([short_name(pair.metric), pair.cell, pair.against, str(len(result.seeds)), difference,
                             effect, *p_values, result.verdict]))  # fmt: skip
+    return "\n".join(lines)
+
+
+def _reproduced(reproduced: Sequence[Reproduction]) -> str:
+    lines = [_line(["cell", "published", "ours", "n", "difference", "verdict", "their protocol", "source"])]
+    lines.append(_line(["---", *["---:"] * 4, *["---"] * 3]))
+    for one in reproduced:
+        numbers = ["", "0", ""]
+        if one.ours is not None and one.difference is not None:
+            numbers = [number(one.ours, ACCURACY), str(one.ours.n), number(one.difference, ACCURACY) + " points"]
+        verdict = f"{one.verdict} ({one.note})" if one.note else one.verdict
+        published = f"{100 * one.published.accuracy:.2f}"
+        lines.append(_line([one.cell, published, *numbers, verdict, one.published.protocol, one.published.source]))
     return "\n".join(lines)
 
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from kdlab.errors import UsageError
-from kdlab.studies.file import Comparison, Teacher, Variant, read_study
+from kdlab.studies.file import read_study
+from kdlab.studies.study import Comparison, Teacher, Variant
 
 WHOLE = {
     "name": "s",

@@ -70,7 +70,7 @@ def study(tmp_path_factory, write_result):
         profile = {"latency": section, "macs": {"macs": 100 + number}, "energy": {"reason": "no <counter>"}}
         write_result(folder / run.id, 0.9 + number**2 / 1000, run.seed, profile=profile)
         (folder / run.id / "config.yaml").write_text(f"note: {HOSTILE}\n")
-    from kdlab.studies.file import Comparison
+    from kdlab.studies.study import Comparison
 
     comparisons = (Comparison({}, {"variant": "plain"}),)
     plan = Plan("study", "Which T?", ("student.test.accuracy", "student.test.nll"), comparisons, tuple(runs))

@@ -3,8 +3,8 @@
 import pytest
 
 from kdlab.errors import UsageError
-from kdlab.studies.file import Comparison, Study, Teacher, Variant
 from kdlab.studies.plan import Plan, as_argument, cells, compared_cells, make_plan, run_id
+from kdlab.studies.study import Comparison, Study, Teacher, Variant
 
 TEACHER = Teacher("wide", ("t",), {}, 7)
 PLAIN = Variant("plain", ("p",))
