@@ -8,13 +8,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from kdlab.atomic import write_text
 from kdlab.errors import UsageError
 from kdlab.studies.published import Published
 from kdlab.studies.sections import Settings
 from kdlab.studies.study import Comparison, Study, Teacher, Variant
+from kdlab.studies.taught import Trained, recipes, with_teachers
 
 FORMAT = 1
 ID_LENGTH = 16  # hexadecimal digits: 64 bits
@@ -100,13 +101,6 @@ class Plan:
             ) from error
 
 
-class _Trained(NamedTuple):
-    """A teacher of the study: its run, and its network as a config."""
-
-    id: str
-    network: object
-
-
 def cell_label(variant: str, values: Settings) -> str:
     """A cell in words: the variant and the last part of each grid key with its value."""
     return ", ".join([variant, *(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())])
@@ -124,11 +118,11 @@ def make_plan(study: Study, resolve: Resolve) -> Plan:
             is trained nowhere in the study, or variants that would not be tested alike.
     """
     runs: list[PlannedRun] = []
-    teachers: dict[str, _Trained] = {}
+    teachers: dict[str, Trained] = {}
     for teacher in study.teachers:
         cell, science = _cell(study, teacher, {}, teacher.settings, (teacher.seed,), teachers, resolve)
         runs += cell
-        teachers[teacher.name] = _Trained(cell[0].id, science["model"].get("init_args", {}).get("student"))
+        teachers[teacher.name] = Trained(cell[0].id, science["model"].get("init_args", {}).get("student"))
     first: tuple[str, Settings] | None = None
     for variant in study.variants:
         for values in _combinations(variant):
@@ -199,7 +193,7 @@ def _cell(
     values: Settings,
     settings: Settings,
     seeds: Sequence[int],
-    teachers: Mapping[str, _Trained],
+    teachers: Mapping[str, Trained],
     resolve: Resolve,
 ) -> tuple[list[PlannedRun], Settings]:
     """The runs of one cell, one per seed, and what they compute with seed 0."""
@@ -207,23 +201,14 @@ def _cell(
     settings = {**study.settings, **settings}
     if "seed_everything" in settings:
         raise UsageError(f"{where}: seed_everything is set by the study; list the seeds under `seeds`")
-    needs: set[str] = set()
-    filled = {key: _with_weights(value, teachers, needs, where) for key, value in settings.items()}
-    for key, value in settings.items():  # the study trains it, whatever the config's recipe says
-        if not isinstance(value, str) or not value.startswith("@"):
-            continue
-        if key.endswith(".checkpoint"):
-            filled.setdefault(f"{key.removesuffix('checkpoint')}recipe", None)
-        elif key == "model.teacher":
-            network = {"network": teachers[value[1:]].network, "checkpoint": filled[key], "recipe": None}
-            filled[key] = {"class_path": "FrozenTeacher", "init_args": network}
+    filled, needs = with_teachers(settings, teachers, where)
     arguments = [argument for config in part.base for argument in ("--config", config)]
     arguments += [argument for key, value in filled.items() for argument in (f"--{key}", as_argument(value))]
     try:
         science = resolve([*arguments, "--seed_everything", "0"])
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
-    recipe = next(_recipes(science["model"]), None)
+    recipe = next(recipes(science["model"]), None)
     if recipe is not None:
         raise UsageError(
             f"{where}: each run would look for its teacher by the recipe {recipe}; name it under `teachers` "
@@ -246,33 +231,6 @@ def run_id(science: Mapping[str, Any], seed: int) -> str:
 def as_argument(value: object) -> str:
     """A value as the command line takes it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _with_weights(value: Any, teachers: Mapping[str, _Trained], needs: set[str], where: str) -> Any:  # noqa: ANN401
-    """Put the run of each ``@NAME`` into a value, and note that it is needed."""
-    if isinstance(value, dict):
-        return {key: _with_weights(item, teachers, needs, where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_weights(item, teachers, needs, where) for item in value]
-    if not isinstance(value, str) or not value.startswith("@"):
-        return value
-    if value[1:] not in teachers:
-        known = ", ".join(f"@{name}" for name in teachers) or "none"
-        raise UsageError(f"{where}: there is no teacher {value} before it; under `teachers` there are: {known}")
-    needs.add(teachers[value[1:]].id)
-    return f"@{teachers[value[1:]].id}"
-
-
-def _recipes(node: object) -> Iterator[str]:
-    """The recipes of all teachers in a resolved config."""
-    if isinstance(node, Mapping):
-        if "checkpoint" in node and node.get("recipe"):
-            yield str(node["recipe"])
-        for item in node.values():
-            yield from _recipes(item)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _recipes(item)
 
 
 def _check_same_protocol(first: tuple[str, Settings], now: tuple[str, Settings]) -> None:

@@ -81,7 +81,7 @@ def _source(section: object, key: str, columns: Settings, grids: Grids, teachers
         )
     if epoch not in EPOCHS:
         raise UsageError(f"{key}.epoch is {epoch}, but it is the epoch that the source reports: {', '.join(EPOCHS)}")
-    if runs is not None and (not isinstance(runs, int) or runs < 1):
+    if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 1):
         raise UsageError(f"{key}.runs is {runs}, but it is a number of runs; leave it out where the source has none")
     kind = source, epoch, runs
     found = []
@@ -102,8 +102,7 @@ def _row(row: object, columns: Settings, axes: Mapping[str, Sequence[Any]], key:
     if not isinstance(row, list):
         if axes:
             raise UsageError(
-                f"{key} is {row}, but the variant has a grid; give published.columns and a "
-                "list of numbers along them"
+                f"{key} is {row}, but the variant has a grid; give published.columns and a list of numbers along them"
             )
         return [({}, row)]
     if len(columns) != 1 or columns.keys() != axes.keys():

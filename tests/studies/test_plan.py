@@ -1,9 +1,12 @@
 """Plans: which runs a study has, what they are called, and which studies are refused. A stand-in takes the parser's place."""
 
+import json
+
 import pytest
 
 from kdlab.errors import UsageError
 from kdlab.studies.plan import Plan, as_argument, cells, compared_cells, make_plan, run_id
+from kdlab.studies.published import Published
 from kdlab.studies.study import Comparison, Study, Teacher, Variant
 
 TEACHER = Teacher("wide", ("t",), {}, 7)
@@ -11,6 +14,7 @@ PLAIN = Variant("plain", ("p",))
 KD = Variant(
     "kd", ("k",), {"model.teacher.checkpoint": "@wide"}, {"model.alpha": (0.0, 1.0), "model.temperature": (1, 4)}
 )
+KD_AT_FOUR = {"variant": "kd", "model.temperature": 4}
 STUDY = Study("s", (PLAIN, KD), seeds=(0, 1, 2), teachers=(TEACHER,))
 
 
@@ -79,8 +83,10 @@ def test_another_teacher_makes_other_students():
 
 def test_a_written_plan_is_read_back(tmp_path):
     study = Study(
-        "s", (PLAIN, KD), teachers=(TEACHER,), comparisons=(Comparison({"variant": "kd"}, {"variant": "plain"}),)
-    )
+        "s", (PLAIN, KD), teachers=(TEACHER,),
+        comparisons=(Comparison({"variant": "kd"}, {"variant": "plain"}), Comparison({}, KD_AT_FOUR, ("model.alpha",))),
+        published=(Published("student", "plain", {}, 0.7, "X", "last", None),),
+    )  # fmt: skip
     plan = make_plan(study, resolve)
     plan.write(tmp_path)
     assert Plan.read(tmp_path) == plan
@@ -98,12 +104,66 @@ def test_a_folder_without_a_plan_is_no_study(tmp_path):
 
 def test_comparisons_choose_cells():
     plan = make_plan(STUDY, resolve)
-    others, against = compared_cells(plan, Comparison({}, {"variant": "plain"}))
-    assert (len(others), against) == (4, "plain")
-    others, against = compared_cells(
-        plan, Comparison({"model.temperature": 4}, {"model.alpha": 1.0, "model.temperature": 4})
-    )
-    assert (others, against) == (["kd, alpha 0.0, temperature 4"], "kd, alpha 1.0, temperature 4")
+    pairs = compared_cells(plan, Comparison({}, {"variant": "plain"}))
+    assert pairs == [(label, "plain") for label in list(cells(plan))[1:]]
+    pairs = compared_cells(plan, Comparison({"model.temperature": 4}, {"model.alpha": 1.0, "model.temperature": 4}))
+    assert pairs == [("kd, alpha 0.0, temperature 4", "kd, alpha 1.0, temperature 4")]
+
+
+SIZES = {"small": {"model.student": "Small", "model.teacher": "@wide"}, "big": {"model.student": "Big"}}
+SIZED = Variant("kd", ("k",), {"model.teacher.checkpoint": "@wide"}, {"size": ("small", "big")}, {"size": SIZES})
+BASELINE = Variant(
+    "plain", ("p",), {}, {"size": ("small", "big")}, {"size": {"small": {}, "big": {"model.student": "Big"}}}
+)
+
+
+def with_network(arguments):
+    """The stand-in for a teacher that trains a network."""
+    model = {"init_args": {"student": {"class_path": "Wide"}}, "arguments": list(arguments)}
+    return {**resolve(arguments), "model": model}
+
+
+def test_a_named_axis_sets_several_keys_at_once():
+    plan = make_plan(Study("s", (BASELINE, SIZED), seeds=(0, 1), teachers=(TEACHER,)), with_network)
+    assert list(cells(plan)) == ["plain, size small", "plain, size big", "kd, size small", "kd, size big"]
+    small, big = (run for run in plan.runs if run.variant == "kd" and run.seed == 0)
+    assert small.values == {"size": "small"}
+    assert small.label == "kd, size small, seed 0"
+    assert "--size" not in small.arguments
+    assert small.arguments[small.arguments.index("--model.student") + 1] == "Small"
+    assert big.arguments[big.arguments.index("--model.student") + 1] == "Big"
+    assert "--model.teacher" not in big.arguments
+
+
+def test_a_teacher_by_name_brings_its_network_and_its_weights():
+    plan = make_plan(Study("s", (SIZED,), seeds=(0,), teachers=(TEACHER,)), with_network)
+    teacher, small, _ = plan.runs
+    assert json.loads(small.arguments[small.arguments.index("--model.teacher") + 1]) == {
+        "class_path": "FrozenTeacher",
+        "init_args": {"network": {"class_path": "Wide"}, "checkpoint": f"@{teacher.id}", "recipe": None},
+    }
+    assert small.needs == (teacher.id,)
+
+
+def test_a_teacher_without_a_network_of_its_own_cannot_be_meant_by_name():
+    with pytest.raises(
+        UsageError, match=r"s, kd, size small: teacher @wide trains no single student; set model.teacher"
+    ):
+        make_plan(Study("s", (SIZED,), seeds=(0,), teachers=(TEACHER,)), resolve)
+
+
+def test_cells_are_compared_along_a_shared_axis():
+    plan = make_plan(Study("s", (BASELINE, SIZED), seeds=(0,), teachers=(TEACHER,)), with_network)
+    wanted = [("kd, size small", "plain, size small"), ("kd, size big", "plain, size big")]
+    for of in ({}, {"variant": "kd"}):
+        assert compared_cells(plan, Comparison(of, {"variant": "plain"}, ("size",))) == wanted
+    assert compared_cells(plan, Comparison({"size": "big"}, {"variant": "plain"}, ("size",))) == wanted[1:]
+    with pytest.raises(
+        UsageError, match=r"a comparison is against \{'variant': 'x', 'size': 'small'\}, which is no cell"
+    ):
+        compared_cells(plan, Comparison({}, {"variant": "x"}, ("size",)))
+    with pytest.raises(UsageError, match=r"is of \{'variant': 'kd'\} by pair, which is no cell other than"):
+        compared_cells(plan, Comparison({"variant": "kd"}, {"variant": "plain"}, ("pair",)))
 
 
 @pytest.mark.parametrize(
