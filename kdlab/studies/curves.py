@@ -81,7 +81,7 @@ def training_curves(results: Results, cells: Mapping[str, Sequence[Row]]) -> Fig
     return figure
 
 
-def _read_curves(cells: Mapping[str, Sequence[Row]], metric: str) -> dict[str, list[tuple[Row, Mapping[int, float]]]]:
+def _read_curves(cells: Mapping[str, Sequence[Row]], metric: str) -> dict[str, list[tuple[Row, dict[int, float]]]]:
     """Label of each cell that has any -> its runs with a curve, and their values by epoch."""
     read = {label: [(row, curve(row.folder, metric)) for row in rows] for label, rows in cells.items()}
     curves = {label: [(row, values) for row, values in found if len(values) > 1] for label, found in read.items()}

@@ -15,11 +15,11 @@ from kdlab.studies.answers import answer_figures
 from kdlab.studies.canvas import GREY, MARKERS, Drawing, LeftOut, Picture, band, new_figure, noted_seeds, shades, styled
 from kdlab.studies.costs import cost_figures
 from kdlab.studies.curves import curve_figures
-from kdlab.studies.file import Settings
 from kdlab.studies.landscape import loss_landscape
 from kdlab.studies.plan import cell_label
 from kdlab.studies.results import Results, Row
 from kdlab.studies.search_figures import search_figures
+from kdlab.studies.sections import Settings
 from kdlab.studies.statistics import Summary
 from kdlab.studies.tables import scale, short_name
 

@@ -1,98 +1,20 @@
 """The study file: one screen of YAML, read and checked for its shape.
 
-Whether the keys and values of its runs make sense is for the real parser to say: see `kdlab.studies.plan`.
+Whether the keys and values of its runs make sense is for the real parser to say: see `kdlab.studies.planner`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from kdlab.errors import UsageError
-from kdlab.studies.search import Search, read_search
-from kdlab.studies.sections import choices, count, mapping, only, plain_name, sequence
-
-Settings = Mapping[str, Any]  # config key, as on the command line without dashes -> value
-DEFAULT_METRICS = ("student.test.accuracy",)
-DEFAULT_SEEDS = (0, 1, 2, 3, 4)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Configs that are run with every seed and every combination of a grid, or with what a search suggests.
-
-    Attributes:
-        name: in tables.
-        base: configs by name or path, later ones over earlier ones, as with ``--config``.
-        settings: config keys that all its runs share; the value ``@NAME`` is the weights of a teacher of the study.
-        grid: config key -> its values, each with each.
-        search: instead of a grid.
-    """
-
-    name: str
-    base: tuple[str, ...]
-    settings: Settings = field(default_factory=dict)
-    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    search: Search | None = None
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A network that is trained once, before the runs that learn from it.
-
-    Attributes:
-        name: ``@NAME`` in the settings and grids of variants, and of later teachers.
-        base: as in `Variant`.
-        settings: as in `Variant`.
-        seed: of its training.
-    """
-
-    name: str
-    base: tuple[str, ...]
-    settings: Settings = field(default_factory=dict)
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Cells that are compared with one cell, on equal seeds.
-
-    Attributes:
-        of: what the cells have in common: ``variant`` and grid keys -> value; empty for all others.
-        against: what singles out the one cell.
-    """
-
-    of: Settings
-    against: Settings
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study file.
-
-    Attributes:
-        name: of its folder.
-        question: what the study is to answer, in a sentence.
-        seeds: of every cell.
-        settings: config keys that all runs share, the teachers' too.
-        teachers: in the order of training.
-        variants: what is compared.
-        comparisons: which cells are tested against which.
-        metrics: keys of result.json; the first one is drawn.
-    """
-
-    name: str
-    variants: tuple[Variant, ...]
-    question: str = ""
-    seeds: tuple[int, ...] = DEFAULT_SEEDS
-    settings: Settings = field(default_factory=dict)
-    teachers: tuple[Teacher, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
-    metrics: tuple[str, ...] = DEFAULT_METRICS
+from kdlab.studies.published import read_published
+from kdlab.studies.quick import made_quick
+from kdlab.studies.search import read_search
+from kdlab.studies.sections import Settings, grid, mapping, name, named_settings, only, seeds, sequence
+from kdlab.studies.study import DEFAULT_METRICS, DEFAULT_SEEDS, Comparison, Study, Teacher, Variant
 
 
 def read_study(path: Path, quick: bool = False) -> Study:
@@ -106,109 +28,81 @@ def read_study(path: Path, quick: bool = False) -> Study:
         UsageError: for the first thing that is wrong, with its key.
     """
     content = mapping(yaml.safe_load(path.read_text(encoding="utf-8")), f"{path}")
-    known = ("name", "question", "seeds", "set", "teachers", "variants", "comparisons", "metrics", "quick")
+    known = ("name", "question", "seeds", "set", "teachers", "variants", "comparisons", "metrics", "published", "quick")
     only(content, known, str(path))
+    teachers = tuple(_teacher(key, value) for key, value in mapping(content.get("teachers"), "teachers").items())
+    variants = tuple(_variant(key, value) for key, value in mapping(content.get("variants"), "variants").items())
+    if not variants:
+        raise UsageError(f"{path} has no variants; give at least one: a name with `base`, a config")
     study = Study(
-        name=plain_name(content.get("name", path.stem), "name"),
+        name=name(content.get("name", path.stem), "name"),
         question=str(content.get("question", "")),
-        seeds=_seeds(content.get("seeds", list(DEFAULT_SEEDS)), "seeds"),
+        seeds=seeds(content.get("seeds", list(DEFAULT_SEEDS)), "seeds"),
         settings=mapping(content.get("set"), "set"),
-        teachers=tuple(_teacher(key, value) for key, value in mapping(content.get("teachers"), "teachers").items()),
-        variants=tuple(_variant(key, value) for key, value in mapping(content.get("variants"), "variants").items()),
+        teachers=teachers,
+        variants=variants,
         comparisons=tuple(
             _comparison(item, f"comparisons[{number}]") for number, item in enumerate(content.get("comparisons") or [])
         ),
         metrics=tuple(map(str, sequence(content.get("metrics", list(DEFAULT_METRICS)), "metrics"))),
+        published=read_published(
+            _included(content.get("published"), path),
+            {variant.name: variant.grid for variant in variants},
+            [teacher.name for teacher in teachers],
+        ),
     )
-    if not study.variants:
-        raise UsageError(f"{path} has no variants; give at least one: a name with `base`, a config")
-    if not quick:
-        return study
-    return _made_quick(study, content.get("quick"), path)
+    return made_quick(study, content.get("quick"), path) if quick else study
 
 
-def _made_quick(study: Study, section: object, path: Path) -> Study:
-    if section is None:
-        raise UsageError(f"{path} has no section quick, so it cannot be run with --quick; add one, or leave it out")
-    small = mapping(section, "quick")
-    only(small, ("seeds", "set", "grid", "trials"), "quick")
-    settings, grid = mapping(small.get("set"), "quick.set"), _grid(small.get("grid"), "quick.grid")
-    trials = count(small["trials"], "quick.trials") if "trials" in small else None
-    for key in grid:
-        if all(key not in variant.grid for variant in study.variants):
-            raise UsageError(f"quick.grid.{key}: no variant has {key} in its grid; name one that has, or remove it")
-    if trials is not None and all(variant.search is None for variant in study.variants):
-        raise UsageError("quick.trials: no variant has a search; remove it")
-
-    def over(part: Settings) -> Settings:
-        return {**part, **settings}
-
-    def shrunk(variant: Variant) -> Variant:
-        values = {key: grid.get(key, whole) for key, whole in variant.grid.items()}
-        search = variant.search
-        if search is not None:  # by default one round
-            search = replace(search, trials=trials or min(search.trials, search.rounds_of))
-        return replace(variant, settings=over(variant.settings), grid=values, search=search)
-
-    return replace(
-        study,
-        name=f"{study.name}-quick",
-        seeds=_seeds(small["seeds"], "quick.seeds") if "seeds" in small else study.seeds,
-        teachers=tuple(replace(teacher, settings=over(teacher.settings)) for teacher in study.teachers),
-        variants=tuple(shrunk(variant) for variant in study.variants),
-    )
+def _included(section: object, path: Path) -> object:
+    """A section, or the content of the file that stands for it, relative to the study file."""
+    if not isinstance(section, str):
+        return section
+    file = path.parent / section
+    if not file.is_file():
+        raise UsageError(f"published: there is no file {file}; give its path from the folder of {path}")
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def _variant(name: object, section: object) -> Variant:
-    key = f"variants.{name}"
+def _variant(title: str, section: object) -> Variant:
+    key = f"variants.{title}"
     part = mapping(section, key)
     only(part, ("base", "set", "grid", "search"), key)
-    grid = _grid(part.get("grid"), f"{key}.grid")
+    axes = part.get("grid"), f"{key}.grid"
     search = read_search(part["search"], f"{key}.search") if "search" in part else None
-    if grid and search:
+    if part.get("grid") and search:
         raise UsageError(f"{key} has both grid and search; put the grid's keys into search.ranges, as lists")
     settings = mapping(part.get("set"), f"{key}.set")
-    return Variant(plain_name(name, key), _base(part, key), settings, grid, search)
+    return Variant(name(title, key), _base(part, key), settings, grid(*axes), named_settings(*axes), search)
 
 
-def _teacher(name: object, section: object) -> Teacher:
-    key = f"teachers.{name}"
+def _teacher(title: str, section: object) -> Teacher:
+    key = f"teachers.{title}"
     part = mapping(section, key)
     only(part, ("base", "set", "seed"), key)
-    (seed,) = _seeds([part.get("seed", 0)], f"{key}.seed")
-    return Teacher(plain_name(name, key), _base(part, key), mapping(part.get("set"), f"{key}.set"), seed)
+    (seed,) = seeds([part.get("seed", 0)], f"{key}.seed")
+    return Teacher(name(title, key), _base(part, key), mapping(part.get("set"), f"{key}.set"), seed)
 
 
 def _comparison(section: object, key: str) -> Comparison:
     part = mapping(section, key)
-    only(part, ("of", "against"), key)
+    only(part, ("of", "against", "by"), key)
     if "against" not in part:
         raise UsageError(f"{key} has no `against`; name the variant, or variant and grid values, to compare with")
-    sides = {side: part.get(side) for side in ("of", "against")}
-    chosen = {
-        side: {"variant": value} if isinstance(value, str) else mapping(value, f"{key}.{side}")
-        for side, value in sides.items()
-    }
-    return Comparison(**chosen)
+    of, against = (
+        {"variant": value} if isinstance(value, str) else mapping(value, f"{key}.{side}")
+        for side, value in (("of", part.get("of")), ("against", part["against"]))
+    )
+    by = part.get("by", [])
+    keys = [by] if isinstance(by, str) else by
+    if not isinstance(keys, list) or not all(isinstance(one, str) for one in keys):
+        raise UsageError(f"{key}.by is {by}; name the grid keys that both sides share: pair")
+    return Comparison(of, against, tuple(keys))
 
 
 def _base(part: Settings, key: str) -> tuple[str, ...]:
     base = part.get("base")
     names = [base] if isinstance(base, str) else base
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not names or not all(isinstance(one, str) for one in names):
         raise UsageError(f"{key}.base is {base}; give a config, or a list of configs: digits/logit_matching")
     return tuple(names)
-
-
-def _grid(section: object, key: str) -> Mapping[str, tuple[Any, ...]]:
-    return {name: choices(values, f"{key}.{name}") for name, values in mapping(section, key).items()}
-
-
-def _seeds(section: object, key: str) -> tuple[int, ...]:
-    seeds = sequence(section, key)
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise UsageError(f"{key} has the value {seed}; a seed is a whole number of 0 or more, below 2^32")
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"{key} is {list(seeds)}, with a seed twice; the same run twice is no second sample")
-    return tuple(seeds)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdlab.studies.plan import compared_cells
+from kdlab.studies.reproduction import Reproduction, reproduce
 from kdlab.studies.results import Results
 from kdlab.studies.selection import Selection, best_cells, select
 from kdlab.studies.statistics import FEW, PairedDifference, Summary, holm
@@ -33,12 +34,14 @@ class Findings:
         cells: metric -> label of the cell -> its summary.
         compared: the tested pairs.
         selections: what each search has come to.
+        reproduced: ours beside published numbers.
     """
 
     results: Results
     cells: Mapping[str, Mapping[str, Summary]]
     compared: tuple[Compared, ...]
     selections: tuple[Selection, ...] = ()
+    reproduced: tuple[Reproduction, ...] = ()
 
     @classmethod
     def of(cls, results: Results) -> Findings:
@@ -48,7 +51,8 @@ class Findings:
             for metric in results.plan.metrics
         }
         selections = select(results)
-        return cls(results, cells, tuple(compare(results, selections)), selections)
+        compared = tuple(compare(results, selections))
+        return cls(results, cells, compared, selections, reproduce(results))
 
     @property
     def fewest(self) -> int:
@@ -93,6 +97,7 @@ class Findings:
                  "finished": one.finished, "best": one.best}
                 for one in self.selections
             ],
+            **({"published": [_reproduced(one) for one in self.reproduced]} if self.reproduced else {}),
             "teachers": [{"name": row.run.variant, "run": row.run.id, "metrics": dict(row.metrics)}
                          for row in results.teachers],
         }  # fmt: skip
@@ -108,6 +113,20 @@ class Findings:
             }
 
 
+def _reproduced(one: Reproduction) -> dict[str, Any]:
+    published = one.published
+    return {
+        "cell": one.cell,
+        "published": published.accuracy,
+        "source": published.source,
+        "protocol": published.protocol,
+        "ours": None if one.ours is None else asdict(one.ours),
+        "difference": None if one.difference is None else asdict(one.difference),
+        "verdict": one.verdict,
+        "note": one.note,
+    }
+
+
 def compare(results: Results, selections: Sequence[Selection] = ()) -> list[Compared]:
     """Test all comparisons of the study on all its metrics, corrected over all pairs of a metric.
 
@@ -119,8 +138,9 @@ def compare(results: Results, selections: Sequence[Selection] = ()) -> list[Comp
         if any(metric == one.search.maximize for one in selections):
             continue
         values = results.by_cell(metric)
-        sides = [compared_cells(results.plan, comparison, best) for comparison in results.plan.comparisons]
-        pairs = [(cell, against) for chosen, against in sides for cell in chosen]
+        pairs = [
+            pair for comparison in results.plan.comparisons for pair in compared_cells(results.plan, comparison, best)
+        ]
         tests = [PairedDifference.of(values.get(cell, {}), values.get(other, {})) for cell, other in pairs]
         corrected = iter(holm([test.p for test in tests if test.p is not None]))
         for (cell, against), test in zip(pairs, tests, strict=True):

@@ -26,13 +26,14 @@ from kdlab.studies.page_lines import (
     cost_lines,
     doubts,
     origins,
+    published_lines,
     relative_link,
     run_line,
     selection_lines,
     total_time,
 )
 from kdlab.studies.results import PROTOCOL
-from kdlab.studies.tables import SELECTED, protocol, reasons, scale, short_name
+from kdlab.studies.tables import PUBLISHED, SELECTED, protocol, reasons, scale, short_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILES = ("results.csv", "results.parquet", "summary.json", "tables.md")
@@ -99,6 +100,8 @@ def _section(section: Section, number: int, page: Path) -> dict[str, Any]:
         "searches": selection_lines(findings, runs),
         "selected": SELECTED,
         "comparisons": comparison_lines(findings, runs),
+        "published": published_lines(findings, runs),
+        "about_published": PUBLISHED,
         "teachers": [{"name": row.run.variant, **runs[row.run.id]} for row in results.teachers],
         "costs": cost_lines(results, runs),
         "figures": [_figure(name, section, key, runs) for name in section.svgs],

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from kdlab.studies.costs import COSTS, NOT_PROFILED, parameters
 from kdlab.studies.findings import Findings
-from kdlab.studies.results import Results, Row, lookup
+from kdlab.studies.results import ACCURACY, Results, Row, lookup
 from kdlab.studies.statistics import Summary
 from kdlab.studies.tables import p_value, scale, short_name, trials
 
@@ -129,6 +129,25 @@ def comparison_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[s
             }
         )
     return lines
+
+
+def published_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One line per published number, with ours beside it."""
+    return [
+        {
+            "label": one.cell,
+            "published": _number(one.published.accuracy, ACCURACY),
+            "protocol": one.published.protocol,
+            "source": one.published.source,
+            "n": len(one.rows),
+            "ours": None if one.ours is None else _summary(one.ours, ACCURACY),
+            "difference": None if one.difference is None else _summary(one.difference, ACCURACY),
+            "verdict": one.verdict,
+            "note": one.note,
+            "runs": [runs[row.run.id] for row in one.rows],
+        }
+        for one in findings.reproduced
+    ]
 
 
 def cost_lines(results: Results, runs: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,9 @@ from typing import Literal
 
 from kdlab.atomic import write_text
 from kdlab.errors import UsageError
-from kdlab.studies.file import Comparison, Settings
+from kdlab.studies.published import Published
+from kdlab.studies.sections import Settings
+from kdlab.studies.study import Comparison
 
 FORMAT = 1
 PLAN_FILE = "study.json"
@@ -81,6 +83,7 @@ class Plan:
     comparisons: tuple[Comparison, ...]
     runs: tuple[PlannedRun, ...]
     searches: tuple[SearchedVariant, ...] = ()
+    published: tuple[Published, ...] = ()
 
     @property
     def to_come(self) -> int:
@@ -112,11 +115,13 @@ class Plan:
                 content["name"],
                 content["question"],
                 tuple(content["metrics"]),
-                tuple(Comparison(**comparison) for comparison in content["comparisons"]),
+                tuple(Comparison(one["of"], one["against"], tuple(one.get("by", ())))
+                      for one in content["comparisons"]),
                 tuple(PlannedRun(**run) for run in runs),
                 tuple(SearchedVariant(**{**search, "suggested": tuple(search["suggested"]),
                                          "logarithmic": tuple(search["logarithmic"])})
                       for search in content.get("searches", [])),
+                tuple(Published(**one) for one in content.get("published", ())),
             )  # fmt: skip
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UsageError(
@@ -134,8 +139,8 @@ def cells(plan: Plan) -> dict[str, tuple[str, Settings]]:
     return {cell_label(run.variant, run.values): (run.variant, run.values) for run in plan.students}
 
 
-def compared_cells(plan: Plan, comparison: Comparison, best: Mapping[str, str]) -> tuple[list[str], str]:
-    """Labels of the cells that a comparison compares, and of the one it compares them with.
+def compared_cells(plan: Plan, comparison: Comparison, best: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Labels of the cells that a comparison compares, each with that of the cell it is compared with.
 
     A searched variant takes part with its best trial, which no grid value singles out.
 
@@ -151,18 +156,29 @@ def compared_cells(plan: Plan, comparison: Comparison, best: Mapping[str, str]) 
         best.get(variant, label): {"variant": variant} if variant in best else {"variant": variant, **values}
         for label, (variant, values) in cells(plan).items()
     }
-    against = [label for label, cell in everything.items() if comparison.against.items() <= cell.items()]
-    if len(against) != 1:
-        found = f"{len(against)} cells ({'; '.join(against[:3])} ...)" if against else "no cell"
+    pairs = []
+    for label, cell in everything.items():
+        if comparison.of.items() <= cell.items() and all(key in cell for key in comparison.by):
+            wanted = {**comparison.against, **{key: cell[key] for key in comparison.by}}
+            against = _the_only(plan, everything, wanted)
+            pairs += [(label, against)] if label != against else []
+    if not pairs:
+        what = f"{dict(comparison.of)} by {comparison.by[0]}" if comparison.by else str(dict(comparison.of))
+        other = comparison.against if comparison.by else _the_only(plan, everything, comparison.against)
         raise UsageError(
-            f"study {plan.name}: a comparison is against {dict(comparison.against)}, which is {found}; "
-            f"name variant and grid values of one, for example: {next(iter(everything.values()))}"
-        )
-    chosen = [label for label, cell in everything.items() if comparison.of.items() <= cell.items()]
-    chosen = [label for label in chosen if label != against[0]]
-    if not chosen:
-        raise UsageError(
-            f"study {plan.name}: a comparison is of {dict(comparison.of)}, which is no cell other than {against[0]}; "
+            f"study {plan.name}: a comparison is of {what}, which is no cell other than {other}; "
             f"name a variant or grid values, for example: {next(iter(everything.values()))}"
         )
-    return chosen, against[0]
+    return pairs
+
+
+def _the_only(plan: Plan, everything: Mapping[str, Settings], wanted: Settings) -> str:
+    """Label of the one cell with these values."""
+    found = [label for label, cell in everything.items() if wanted.items() <= cell.items()]
+    if len(found) != 1:
+        which = f"{len(found)} cells ({'; '.join(found[:3])} ...)" if found else "no cell"
+        raise UsageError(
+            f"study {plan.name}: a comparison is against {dict(wanted)}, which is {which}; "
+            f"name variant and grid values of one, for example: {next(iter(everything.values()))}"
+        )
+    return found[0]

@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from kdlab.errors import UsageError
-from kdlab.studies.file import Settings, Study, Teacher, Variant
 from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant, cell_label, compared_cells
 from kdlab.studies.sampler import Trial, suggest
 from kdlab.studies.search import OF_VALIDATION, Search
+from kdlab.studies.sections import Settings
+from kdlab.studies.study import Study, Teacher, Variant
+from kdlab.studies.taught import Trained, recipes, with_teachers
 
 ID_LENGTH = 16  # hexadecimal digits: 64 bits
 # what all runs of one table must share: other values are another protocol
@@ -57,7 +59,7 @@ def make_plan(study: Study, resolve: Resolve, score: Score = nothing_has_run) ->
         raise UsageError(f"study {study.name}: nobody learns from teacher {idle[0]}; set a checkpoint to @{idle[0]}")
     # what a search maximizes is shown of all runs
     metrics = tuple(dict.fromkeys([*study.metrics, *(search.maximize for search in searches)]))
-    plan = Plan(study.name, study.question, metrics, study.comparisons, runs, tuple(searches))
+    plan = Plan(study.name, study.question, metrics, study.comparisons, runs, tuple(searches), study.published)
     for comparison in plan.comparisons:
         compared_cells(plan, comparison, {search.variant: search.unnamed_best for search in searches})
     return plan
@@ -97,15 +99,15 @@ class _Planner:
         self.runs: list[PlannedRun] = []
         self.needed: set[str] = set()  # runs whose weights are used, or may be used by a trial to come
         self._resolve = resolve
-        self._teachers: dict[str, str] = {}  # name -> id of its run
+        self._teachers: dict[str, Trained] = {}  # by name
         self._cells: dict[str, list[PlannedRun]] = {}  # by label
         self._first: tuple[str, Settings] | None = None  # label of a cell, and what it computes
 
     def add_teacher(self, teacher: Teacher) -> None:
         """Plan the run of a teacher, which later ones may learn from."""
-        (run,), _ = self._cell(teacher, {}, (teacher.seed,))
+        (run,), science = self._cell(teacher, {}, teacher.settings, (teacher.seed,))
         self.runs.append(run)
-        self._teachers[teacher.name] = run.id
+        self._teachers[teacher.name] = Trained(run.id, science["model"].get("init_args", {}).get("student"))
 
     def add(self, variant: Variant, values: Settings) -> list[PlannedRun]:
         """Plan the runs of a cell, once, and return them."""
@@ -121,7 +123,7 @@ class _Planner:
         Raises:
             UsageError: if it cannot.
         """
-        runs, science = self._cell(variant, values, self.study.seeds)
+        runs, science = self._cell(variant, values, variant.settings_at(values), self.study.seeds)
         label = cell_label(variant.name, values)
         self._first = self._first or (label, science)
         _check_same_protocol(self._first, (label, science))
@@ -135,26 +137,22 @@ class _Planner:
         return runs
 
     def _cell(
-        self, part: Variant | Teacher, values: Settings, seeds: Sequence[int]
+        self, part: Variant | Teacher, values: Settings, own: Settings, seeds: Sequence[int]
     ) -> tuple[list[PlannedRun], Settings]:
         """The runs of one cell, one per seed, and what they compute with seed 0."""
         where = f"study {self.study.name}, {cell_label(part.name, values)}"
-        settings = {**self.study.settings, **part.settings, **values}
+        settings = {**self.study.settings, **own}
         if "seed_everything" in settings:
             raise UsageError(f"{where}: seed_everything is set by the study; list the seeds under `seeds`")
-        needs: set[str] = set()
-        filled = {key: _with_weights(value, self._teachers, needs, where) for key, value in settings.items()}
+        filled, needs = with_teachers(settings, self._teachers, where)
         self.needed |= needs
-        for key, value in settings.items():  # the study trains it, whatever the config's recipe says
-            if key.endswith(".checkpoint") and isinstance(value, str) and value.startswith("@"):
-                filled.setdefault(f"{key.removesuffix('checkpoint')}recipe", None)
         arguments = [argument for config in part.base for argument in ("--config", config)]
         arguments += [argument for key, value in filled.items() for argument in (f"--{key}", as_argument(value))]
         try:
             science = self._resolve([*arguments, "--seed_everything", "0"])
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
-        recipe = next(_recipes(science["model"]), None)
+        recipe = next(recipes(science["model"]), None)
         if recipe is not None:
             raise UsageError(
                 f"{where}: each run would look for its teacher by the recipe {recipe}; name it under `teachers` "
@@ -177,33 +175,6 @@ def run_id(science: Mapping[str, Any], seed: int) -> str:
 def as_argument(value: object) -> str:
     """A value as the command line takes it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _with_weights(value: Any, teachers: Mapping[str, str], needs: set[str], where: str) -> Any:  # noqa: ANN401
-    """Put the run of each ``@NAME`` into a value, and note that it is needed."""
-    if isinstance(value, dict):
-        return {key: _with_weights(item, teachers, needs, where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_weights(item, teachers, needs, where) for item in value]
-    if not isinstance(value, str) or not value.startswith("@"):
-        return value
-    if value[1:] not in teachers:
-        known = ", ".join(f"@{name}" for name in teachers) or "none"
-        raise UsageError(f"{where}: there is no teacher {value} before it; under `teachers` there are: {known}")
-    needs.add(teachers[value[1:]])
-    return f"@{teachers[value[1:]]}"
-
-
-def _recipes(node: object) -> Iterator[str]:
-    """The recipes of all teachers in a resolved config."""
-    if isinstance(node, Mapping):
-        if "checkpoint" in node and node.get("recipe"):
-            yield str(node["recipe"])
-        for item in node.values():
-            yield from _recipes(item)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _recipes(item)
 
 
 def _check_same_protocol(first: tuple[str, Settings], now: tuple[str, Settings]) -> None:

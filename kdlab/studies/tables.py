@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from kdlab.studies.canvas import Drawing, LeftOut, Picture
 from kdlab.studies.findings import Compared, Findings
-from kdlab.studies.results import Results
+from kdlab.studies.reproduction import Reproduction
+from kdlab.studies.results import ACCURACY, Results
 from kdlab.studies.search import OF_VALIDATION
 from kdlab.studies.selection import Selection
 from kdlab.studies.statistics import Summary
@@ -29,6 +30,8 @@ def markdown(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         parts += ["## Search", *(_selection(findings, one) for one in findings.selections), SELECTED]
     if findings.compared:
         parts += ["## Comparisons", PAIRED, _comparisons(findings.compared)]
+    if findings.reproduced:
+        parts += ["## Against published numbers", PUBLISHED, _reproduced(findings.reproduced)]
     if results.teachers:
         parts += ["## Teachers", _teachers(results)]
     parts += [f"![{picture.title}]({name}.svg)" for name, picture in pictures.items() if isinstance(picture, Drawing)]
@@ -59,6 +62,12 @@ SELECTED = (
     "No test image took part in a selection, and a searched variant stands in comparisons with its best trial. The "
     "runs that won are the runs that are shown, so other seeds may do slightly worse: give the values that were found "
     "to a variant of a study with new seeds before you claim them."
+)
+PUBLISHED = (
+    "Test accuracy in per cent. Published numbers are copied from their sources and were not measured here. Ours: mean "
+    "over the seeds ± half of the 95% Student-t interval; the difference is ours minus theirs, with the same interval. "
+    "The two agree if our interval holds the published number. The best epoch by the test images is at least as good "
+    "as the last epoch of the same runs: where only theirs is chosen so, ours is expected to be lower."
 )
 
 
@@ -135,6 +144,19 @@ def _comparisons(compared: Sequence[Compared]) -> str:
         p_values = ["" if p is None else p_value(p) for p in (result.p, result.p_holm)]
         lines.append(_line([short_name(pair.metric), pair.cell, pair.against, str(len(result.seeds)), difference,
                             effect, *p_values, result.verdict]))  # fmt: skip
+    return "\n".join(lines)
+
+
+def _reproduced(reproduced: Sequence[Reproduction]) -> str:
+    lines = [_line(["cell", "published", "ours", "n", "difference", "verdict", "their protocol", "source"])]
+    lines.append(_line(["---", *["---:"] * 4, *["---"] * 3]))
+    for one in reproduced:
+        numbers = ["", "0", ""]
+        if one.ours is not None and one.difference is not None:
+            numbers = [number(one.ours, ACCURACY), str(one.ours.n), number(one.difference, ACCURACY) + " points"]
+        verdict = f"{one.verdict} ({one.note})" if one.note else one.verdict
+        published = f"{100 * one.published.accuracy:.2f}"
+        lines.append(_line([one.cell, published, *numbers, verdict, one.published.protocol, one.published.source]))
     return "\n".join(lines)
 
 

@@ -88,7 +88,7 @@ class FrozenTeacher(Teacher):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._folded = None  # it lies on the former device
-        moved: Self = super()._apply(fn, recurse)
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return moved
 
     def tap(self, layers: Sequence[str]) -> None:

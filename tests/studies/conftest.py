@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdlab.studies.file import Comparison
 from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant
+from kdlab.studies.study import Comparison
 
 METRIC = "student.test.accuracy"
 PLAIN = {0: 0.90, 1: 0.92, 2: 0.91}

@@ -6,7 +6,12 @@ import pytest
 import yaml
 
 from kdlab.errors import UsageError
-from kdlab.studies.file import Comparison, Teacher, Variant, read_study
+from kdlab.studies.file import read_study
+from kdlab.studies.findings import Findings
+from kdlab.studies.results import read_results
+from kdlab.studies.sections import TAKEN
+from kdlab.studies.study import Comparison, Teacher, Variant
+from kdlab.studies.tidy import tidy
 
 WHOLE = {
     "name": "s",
@@ -32,6 +37,10 @@ def write(folder: Path, **changes: object) -> Path:
     path = folder / "s.yaml"
     path.write_text(yaml.safe_dump({**WHOLE, **changes}, sort_keys=False))
     return path
+
+
+def axis(grid: object) -> dict[str, object]:
+    return {"variants": {"a": {"base": "x", "grid": grid}}}
 
 
 def test_a_file_says_what_it_says(tmp_path):
@@ -80,7 +89,7 @@ def test_little_need_be_said(tmp_path):
         ({"variants": {"a": {"base": "x", "grid": {"k": [0, 0.0]}}}}, "variants.a.grid.k has the value 0.0 twice"),
         (
             {"variants": {"a": {"base": "x", "grid": {"k": [[1]]}}}},
-            "has the value [1]; a grid or search takes numbers and names, so make variants",
+            "has the value [1], but expected are numbers and words; in a grid, give other values a name: ",
         ),
         ({"variants": ["a"]}, "variants is ['a'], but expected are keys with values"),
         ({"seeds": [0, 0]}, "seeds is [0, 0], with a seed twice; the same run twice is no second sample"),
@@ -91,6 +100,24 @@ def test_little_need_be_said(tmp_path):
         ({"comparisons": [{"of": "kd"}]}, "comparisons[0] has no `against`; name the variant"),
         ({"comparisons": [{"against": "kd", "with": 1}]}, "comparisons[0] has no key with; there are: of, against"),
         ({"name": "a/b"}, "name: a/b is no name; use letters"),
+        (
+            {"comparisons": [{"against": "kd", "by": 3}]},
+            "comparisons[0].by is 3; name the grid keys that both sides share",
+        ),
+        (axis({"pair": {}}), "variants.a.grid.pair has no value; give each one a name: {NAME: {KEY: VALUE}}"),
+        (axis({"pair": {"x": 3}}), "variants.a.grid.pair.x is 3, but expected are keys with values"),
+        (axis({"pair": {"x y": {}}}), "variants.a.grid.pair: x y is no name"),
+        (
+            axis({"model.student": {"x": {}}}),
+            "variants.a.grid.model.student: values with names belong to an axis with a name",
+        ),
+        (axis({"seed": {"x": {}}}), "variants.a.grid.seed: values with names belong to an axis with a name of its own"),
+        (
+            axis({"pair": {"x": {"k": 1}}, "k": [1]}),
+            "variants.a.grid has k twice, as an axis and within pair; leave one",
+        ),
+        ({"published": {"sources": [{}]}}, "published.sources[0] has no source; say where"),
+        ({"published": "numbers.yaml"}, "published: there is no file"),
     ],
 )
 def test_mistakes_are_told_with_their_key(tmp_path, changes, message):
@@ -112,3 +139,86 @@ def test_mistakes_of_quick(tmp_path, quick, message):
     with pytest.raises(UsageError, match=r".") as caught:
         read_study(write(tmp_path, quick=quick), quick=True)
     assert message in str(caught.value)
+
+
+PAIRS = {"a-b": {"model.student": "B", "model.teacher": "@a"}, "c-d": {"model.student": "D", "model.teacher": "@c"}}
+PAIRED = {
+    "teachers": {name: {"base": "digits/teacher"} for name in ("a", "first", "c")}
+    | {"c": {"base": "digits/teacher", "set": {"model.teacher.checkpoint": "@first"}}},
+    "variants": {
+        "plain": {"base": "digits/independent", "grid": {"pair": {"a-b": {}, "c-d": {"model.student": "D"}}}},
+        "kd": {
+            "base": "digits/logit_matching",
+            "set": {"model.alpha": 0},
+            "grid": {"pair": PAIRS, "model.alpha": [0, 1]},
+        },
+        "one": {"base": "digits/logit_matching", "grid": {"pair": {"a-b": PAIRS["a-b"]}}},
+    },
+    "comparisons": [{"against": "plain", "by": "pair"}, {"against": "plain", "by": ["pair", "model.alpha"]}],
+    "published": {
+        "columns": {"pair": ["a-b", "c-d"]},
+        "sources": [
+            {"source": "X", "epoch": "last", "percent": {"plain": [60, 70]}, "teachers_percent": {"a": 75, "c": 80}}
+        ],
+    },
+    "quick": {"seeds": [0], "grid": {"pair": ["a-b"]}},
+}
+
+
+def test_values_of_an_axis_may_be_names_of_settings(tmp_path):
+    study = read_study(write(tmp_path, **PAIRED))
+    _, kd, _ = study.variants
+    assert kd.grid == {"pair": ("a-b", "c-d"), "model.alpha": (0, 1)}
+    assert kd.settings_at({"pair": "c-d", "model.alpha": 1}) == {**PAIRS["c-d"], "model.alpha": 1}
+    assert [comparison.by for comparison in study.comparisons] == [("pair",), ("pair", "model.alpha")]
+
+
+def test_quick_chooses_values_by_name_and_leaves_out_what_is_for_the_others(tmp_path):
+    whole, small = (read_study(write(tmp_path, **PAIRED), quick) for quick in (False, True))
+    assert [teacher.name for teacher in whole.teachers] == ["a", "first", "c"]
+    assert [teacher.name for teacher in small.teachers] == ["a"]  # nor the teacher of a teacher
+    assert [variant.grid["pair"] for variant in small.variants] == [("a-b",)] * 3
+    assert [(one.variant, one.values.get("pair")) for one in whole.published] == [
+        ("a", None), ("c", None), ("plain", "a-b"), ("plain", "c-d"),
+    ]  # fmt: skip
+    assert [(one.variant, one.accuracy) for one in small.published] == [("a", 0.75), ("plain", 0.6)]
+
+
+def test_quick_keeps_a_teacher_that_nobody_learns_from_so_that_it_is_told(tmp_path):
+    teachers = {**PAIRED["teachers"], "idle": {"base": "digits/teacher"}}
+    study = read_study(write(tmp_path, **{**PAIRED, "teachers": teachers}), quick=True)
+    assert [teacher.name for teacher in study.teachers] == ["a", "idle"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (["c-d"], "quick.grid.pair: variant one has no c-d; it has: a-b"),
+        ({"a-b": {"model.student": "X"}}, "quick.grid.pair is {'a-b': {'model.student': 'X'}}, but expected is a list"),
+    ],
+)
+def test_mistakes_of_quick_with_names(tmp_path, pair, message):
+    with pytest.raises(UsageError) as caught:
+        read_study(write(tmp_path, **{**PAIRED, "quick": {"grid": {"pair": pair}}}), quick=True)
+    assert message in str(caught.value)
+
+
+def test_published_numbers_may_lie_in_a_file_beside_the_study(tmp_path):
+    numbers = PAIRED["published"]
+    (tmp_path / "numbers.yaml").write_text(yaml.safe_dump(numbers))
+    inside, beside = (
+        read_study(write(tmp_path, **{**PAIRED, "published": section})).published
+        for section in (numbers, "numbers.yaml")
+    )
+    assert inside == beside != ()
+
+
+def test_an_axis_cannot_be_called_as_a_column_of_the_tables(folder):
+    results = read_results(folder)
+    fixed = {
+        column
+        for column in tidy(results)[0]
+        if column not in (*results.plan.metrics, "model.alpha", "model.temperature")
+    }
+    cell = set(Findings.of(results).as_dict()["cells"][0])
+    assert fixed | cell == set(TAKEN)

@@ -16,7 +16,9 @@ from html.parser import HTMLParser
 import pytest
 
 from kdlab.studies.plan import Plan, PlannedRun
+from kdlab.studies.published import Published
 from kdlab.studies.report import write_report, write_reports
+from kdlab.studies.study import Comparison
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = '<script>alert("x")</script> & </table> \' "--> $\\frac{'
@@ -70,10 +72,10 @@ def study(tmp_path_factory, write_result):
         profile = {"latency": section, "macs": {"macs": 100 + number}, "energy": {"reason": "no <counter>"}}
         write_result(folder / run.id, 0.9 + number**2 / 1000, run.seed, profile=profile)
         (folder / run.id / "config.yaml").write_text(f"note: {HOSTILE}\n")
-    from kdlab.studies.file import Comparison
-
     comparisons = (Comparison({}, {"variant": "plain"}),)
-    plan = Plan("study", "Which T?", ("student.test.accuracy", "student.test.nll"), comparisons, tuple(runs))
+    published = (Published("student", "plain", {}, 0.8765, "README of X <2020>", "best on test", 5),)
+    metrics = ("student.test.accuracy", "student.test.nll")
+    plan = Plan("study", "Which T?", metrics, comparisons, tuple(runs), (), published)
     plan.write(folder)
     write_report(folder)
     return folder
@@ -157,7 +159,7 @@ def test_nothing_comes_from_outside(study, page):
 
 def test_tables_and_figures_are_named_for_those_who_cannot_see_them(page):
     tags = [tag for tag, _ in page.tags]
-    assert tags.count("table") == tags.count("caption") == 5
+    assert tags.count("table") == tags.count("caption") == 6
     sortable = [attributes for tag, attributes in page.tags if tag == "th" and "aria-sort" in attributes]
     assert len(sortable) > 20
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]

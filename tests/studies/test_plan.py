@@ -5,8 +5,9 @@ import json
 import pytest
 
 from kdlab.errors import UsageError
-from kdlab.studies.file import Comparison
 from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant, cells, compared_cells
+from kdlab.studies.published import Published
+from kdlab.studies.study import Comparison
 
 GRID = [{"model.alpha": alpha, "model.temperature": temperature} for alpha in (0.0, 1.0) for temperature in (1, 4)]
 TRIALS = ({"model.alpha": 0.25}, {"model.alpha": 0.75}, {"model.alpha": 0.25})
@@ -26,19 +27,23 @@ SEARCHED = Plan(
     "s", "", ("m",), (Comparison({"variant": "found"}, {"variant": "plain"}),),
     tuple(runs("plain", {}) + runs("found", *TRIALS[:2])), (SEARCH,),
 )  # fmt: skip
+PUBLISHED = Plan(
+    "s", "", ("m",), (Comparison({}, {"variant": "plain"}, ("pair",)),), tuple(runs("plain", {})), (),
+    (Published("student", "plain", {}, 0.7, "X", "last", None),),
+)  # fmt: skip
 BEST = {"found": "found, alpha 0.75"}
 
 
-@pytest.mark.parametrize("plan", [PLAN, SEARCHED])
+@pytest.mark.parametrize("plan", [PLAN, SEARCHED, PUBLISHED])
 def test_a_written_plan_is_read_back(tmp_path, plan):
     plan.write(tmp_path)
     assert Plan.read(tmp_path) == plan
 
 
-def test_a_plan_of_before_there_were_searches_is_read(tmp_path):
+def test_a_plan_of_before_there_were_searches_and_published_numbers_is_read(tmp_path):
     PLAN.write(tmp_path)
     content = json.loads((tmp_path / "study.json").read_text())
-    del content["searches"]
+    del content["searches"], content["published"]
     (tmp_path / "study.json").write_text(json.dumps(content))
     assert Plan.read(tmp_path) == PLAN
 
@@ -54,25 +59,23 @@ def test_a_folder_without_a_plan_is_no_study(tmp_path):
 
 
 def test_comparisons_choose_cells():
-    others, against = compared_cells(PLAN, Comparison({}, {"variant": "plain"}), {})
-    assert (len(others), against) == (4, "plain")
-    others, against = compared_cells(
-        PLAN, Comparison({"model.temperature": 4}, {"model.alpha": 1.0, "model.temperature": 4}), {}
-    )
-    assert (others, against) == (["kd, alpha 0.0, temperature 4"], "kd, alpha 1.0, temperature 4")
+    pairs = compared_cells(PLAN, Comparison({}, {"variant": "plain"}), {})
+    assert pairs == [(label, "plain") for label in list(cells(PLAN))[1:]]
+    pairs = compared_cells(PLAN, Comparison({"model.temperature": 4}, {"model.alpha": 1.0, "model.temperature": 4}), {})
+    assert pairs == [("kd, alpha 0.0, temperature 4", "kd, alpha 1.0, temperature 4")]
 
 
 @pytest.mark.parametrize(
     ("of", "against", "compared"),
     [
-        ({"variant": "found"}, {"variant": "plain"}, (["found, alpha 0.75"], "plain")),
-        ({}, {"variant": "plain"}, (["found, alpha 0.75"], "plain")),
-        ({}, {"variant": "found"}, (["plain"], "found, alpha 0.75")),
+        ({"variant": "found"}, {"variant": "plain"}, ("found, alpha 0.75", "plain")),
+        ({}, {"variant": "plain"}, ("found, alpha 0.75", "plain")),
+        ({}, {"variant": "found"}, ("plain", "found, alpha 0.75")),
     ],
 )
 def test_a_searched_variant_takes_part_with_its_best_trial(of, against, compared):
     assert len(cells(SEARCHED)) == 3
-    assert compared_cells(SEARCHED, Comparison(of, against), BEST) == compared
+    assert compared_cells(SEARCHED, Comparison(of, against), BEST) == [compared]
 
 
 def test_no_other_trial_of_a_search_can_be_compared():

@@ -1,11 +1,13 @@
 """Plans: which runs a study has, what they are called, and which studies are refused. A stand-in takes the parser's place."""
 
+import json
+
 import pytest
 
 from kdlab.errors import UsageError
-from kdlab.studies.file import Comparison, Study, Teacher, Variant
-from kdlab.studies.plan import cells
+from kdlab.studies.plan import cells, compared_cells
 from kdlab.studies.planner import as_argument, make_plan, run_id
+from kdlab.studies.study import Comparison, Study, Teacher, Variant
 
 TEACHER = Teacher("wide", ("t",), {}, 7)
 PLAIN = Variant("plain", ("p",))
@@ -128,3 +130,59 @@ def test_what_the_parser_refuses_is_told_with_the_cell():
 )
 def test_values_become_arguments(value, text):
     assert as_argument(value) == text
+
+
+SIZES = {"small": {"model.student": "Small", "model.teacher": "@wide"}, "big": {"model.student": "Big"}}
+SIZED = Variant("kd", ("k",), {"model.teacher.checkpoint": "@wide"}, {"size": ("small", "big")}, {"size": SIZES})
+BASELINE = Variant(
+    "plain", ("p",), {}, {"size": ("small", "big")}, {"size": {"small": {}, "big": {"model.student": "Big"}}}
+)
+
+
+def with_network(arguments):
+    """The stand-in for a teacher that trains a network."""
+    model = {"init_args": {"student": {"class_path": "Wide"}}, "arguments": list(arguments)}
+    return {**resolve(arguments), "model": model}
+
+
+def test_a_named_axis_sets_several_keys_at_once():
+    plan = make_plan(Study("s", (BASELINE, SIZED), seeds=(0, 1), teachers=(TEACHER,)), with_network)
+    assert list(cells(plan)) == ["plain, size small", "plain, size big", "kd, size small", "kd, size big"]
+    small, big = (run for run in plan.runs if run.variant == "kd" and run.seed == 0)
+    assert small.values == {"size": "small"}
+    assert small.label == "kd, size small, seed 0"
+    assert "--size" not in small.arguments
+    assert small.arguments[small.arguments.index("--model.student") + 1] == "Small"
+    assert big.arguments[big.arguments.index("--model.student") + 1] == "Big"
+    assert "--model.teacher" not in big.arguments
+
+
+def test_a_teacher_by_name_brings_its_network_and_its_weights():
+    plan = make_plan(Study("s", (SIZED,), seeds=(0,), teachers=(TEACHER,)), with_network)
+    teacher, small, _ = plan.runs
+    assert json.loads(small.arguments[small.arguments.index("--model.teacher") + 1]) == {
+        "class_path": "FrozenTeacher",
+        "init_args": {"network": {"class_path": "Wide"}, "checkpoint": f"@{teacher.id}", "recipe": None},
+    }
+    assert small.needs == (teacher.id,)
+
+
+def test_a_teacher_without_a_network_of_its_own_cannot_be_meant_by_name():
+    with pytest.raises(
+        UsageError, match=r"s, kd, size small: teacher @wide trains no single student; set model.teacher"
+    ):
+        make_plan(Study("s", (SIZED,), seeds=(0,), teachers=(TEACHER,)), resolve)
+
+
+def test_cells_are_compared_along_a_shared_axis():
+    plan = make_plan(Study("s", (BASELINE, SIZED), seeds=(0,), teachers=(TEACHER,)), with_network)
+    wanted = [("kd, size small", "plain, size small"), ("kd, size big", "plain, size big")]
+    for of in ({}, {"variant": "kd"}):
+        assert compared_cells(plan, Comparison(of, {"variant": "plain"}, ("size",)), {}) == wanted
+    assert compared_cells(plan, Comparison({"size": "big"}, {"variant": "plain"}, ("size",)), {}) == wanted[1:]
+    with pytest.raises(
+        UsageError, match=r"a comparison is against \{'variant': 'x', 'size': 'small'\}, which is no cell"
+    ):
+        compared_cells(plan, Comparison({}, {"variant": "x"}, ("size",)), {})
+    with pytest.raises(UsageError, match=r"is of \{'variant': 'kd'\} by pair, which is no cell other than"):
+        compared_cells(plan, Comparison({"variant": "kd"}, {"variant": "plain"}, ("pair",)), {})

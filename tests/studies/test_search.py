@@ -59,7 +59,7 @@ def alpha(**found):
         ({"ranges": {}}, "search has no ranges; give some: model.alpha: {low: 0.0, high: 1.0}"),
         ({"ranges": {"model.alpha": 0.5}}, "search.ranges.model.alpha is 0.5, but expected is a range, {low: 0.0, high: 1.0}, or a list"),
         ({"ranges": {"model.alpha": [1, 1]}}, "search.ranges.model.alpha has the value 1 twice; give it once"),
-        ({"ranges": {"model.alpha": [[1]]}}, "a grid or search takes numbers and names, so make variants"),
+        ({"ranges": {"model.alpha": [[1]]}}, "but expected are numbers and words"),
         (alpha(low=0, high=1, step=0.1), "search.ranges.model.alpha has no key step; there are: low, high, log"),
         (alpha(low=0), "search.ranges.model.alpha.high is None, but expected is a number"),
         (alpha(low="1e-4", high=1), "search.ranges.model.alpha.low is 1e-4, but expected is a number, with a point before an exponent: 1.0e-4"),

@@ -186,7 +186,7 @@ def test_without_its_teacher_a_search_stops(tmp_path, capfd):
     (tmp_path / "runs" / "studies").mkdir(parents=True)
     (tmp_path / "runs" / "studies" / "broken").write_text("0.4")  # the teacher, and a plain student, have 0.5
     assert study(tmp_path) == 6
-    assert "blocked: it needs wide, seed 0, which failed" in capfd.readouterr().err
+    assert "blocked: it needs wide, seed 0, which is not done" in capfd.readouterr().err
     assert len(trials(tmp_path)) == 2  # of the first round
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from kdlab.cli import main
 from kdlab.errors import UsageError
+from kdlab.studies.file import read_study
 from kdlab.studies.plan import Plan, PlannedRun
 from kdlab.verbs.study import choose, shard
 
@@ -26,7 +27,7 @@ STUDY = {
         "plain": {"base": "digits/independent"},
         "kd": {
             "base": "digits/logit_matching",
-            "set": {"model.teacher.checkpoint": "@wide"},
+            "set": {"model.teacher": "@wide"},
             "grid": {"model.alpha": [0.1, 0.9]},
         },
     },
@@ -192,6 +193,7 @@ RUNS = {  # study -> runs in all, runs of --quick
     "digits_alpha": (66, 11), "alpha_mnist": (61, 13), "grid_mnist": (106, 22), "noise_mnist": (63, 21),
     "conditions_mnist": (102, 32), "bf16_digits": (21, 9), "bf16_mnist": (21, 9),
     "digits_search": (40, 11), "function_matching_cifar100": (53, 9), "techniques_cifar100": (31, 7),
+    "published_cifar100": (330, 11), "published_cifar100_cross": (269, 11),
 }  # fmt: skip
 
 
@@ -213,6 +215,40 @@ def test_the_studies_of_the_project_are_whole(name, tmp_path, capsys):
         if whole or options:
             assert main(["study", f"studies/{name}", "--dry-run", "--runs_dir", str(tmp_path), *options]) == 0
             assert planned(capsys.readouterr().out) == runs
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "numbers"), [("published_cifar100", 7, 70), ("published_cifar100_cross", 6, 57)]
+)
+def test_every_cell_with_published_settings_has_its_published_number(name, pairs, numbers):
+    study = read_study(Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml")
+    cells = {(variant.name, pair) for variant in study.variants for pair in variant.grid["pair"]}
+    assert cells == {(one.variant, one.values["pair"]) for one in study.published if one.role == "student"}
+    assert {teacher.name for teacher in study.teachers} == {
+        one.variant for one in study.published if one.role == "teacher"
+    }
+    assert len(study.published) == len(cells) + len(study.teachers) == numbers
+    assert all(len(variant.grid["pair"]) == pairs for variant in study.variants if variant.name.startswith("i"))
+    for variant in study.variants:
+        for pair in variant.grid["pair"]:
+            teacher = variant.settings_at({"pair": pair}).get("model.teacher")
+            assert teacher == (None if variant.name == "independent" else f"@{pair.partition('-')[0]}")
+
+
+@pytest.mark.parametrize(
+    ("variant", "key", "expected"),
+    [  # configs of mdistiller@a08d46f; names of the logs of logit-standardization-KD@f6e5aa5
+        ("decoupled_kd", "model.logit_loss.loss.beta", {"wrn40_2-wrn16_2": 6, "wrn40_2-wrn40_1": 6, "resnet56-resnet20": 2,
+                                                        "resnet110-resnet32": 2, "vgg13-vgg8": 6}),
+        ("logit_standardization", "model.temperature", {"resnet110-resnet20": 4, "vgg13-vgg8": 3}),
+        ("logit_standardization", "model.logit_weight", {"resnet110-resnet20": 12}),
+    ],
+)  # fmt: skip
+def test_pairs_have_their_published_weights(variant, key, expected):
+    study = read_study(Path(__file__).parents[2] / "configs" / "studies" / "published_cifar100.yaml")
+    (found,) = (one for one in study.variants if one.name == variant)
+    settings = {pair: found.settings_at({"pair": pair}) for pair in found.grid["pair"]}
+    assert {pair: values[key] for pair, values in settings.items() if key in values} == expected
 
 
 def test_the_shards_are_the_whole():
