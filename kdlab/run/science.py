@@ -32,6 +32,18 @@ def science(config: Config) -> dict[str, Any]:
     }
 
 
+def aside(config: Config) -> dict[str, Any]:
+    """Return what a study may set and `science` leaves out: how a run runs, and what is measured at its end."""
+    trainer, arguments = config.get("trainer") or {}, (config.get("data") or {}).get("init_args") or {}
+    options = {key: value for key, value in trainer.items() if key not in (*TRAINER_KEYS, "callbacks")}
+    own = [callback for callback in trainer.get("callbacks") or [] if _is_ours(callback)]
+    return {
+        "trainer": options | {"callbacks": own},
+        "data": {key: arguments[key] for key in PLACES if key in arguments},
+        "profile": config.get("profile"),
+    }
+
+
 def _is_ours(callback: Config) -> bool:
     return str(callback.get("class_path")).startswith("kdlab.")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kdlab.errors import UsageError
-from kdlab.studies.executor import Executor, Exit, fit_arguments
+from kdlab.studies.executor import Check, Executor, Exit, as_it_was, fit_arguments
 from kdlab.studies.local import cores
 from kdlab.studies.plan import PlannedRun
 from kdlab.studies.process import command
@@ -42,6 +42,7 @@ class RayExecutor(Executor):
         jobs: runs that Ray is given at a time; None is all that can start.
         options: of ``fit``, for every run.
         retry_failed: run again what has failed before.
+        is_as_planned: as in `Executor`.
 
     Raises:
         UsageError: if no node can hold a run.
@@ -49,9 +50,9 @@ class RayExecutor(Executor):
 
     def __init__(
         self, study: Path, cpus: float = 1.0, gpus: float | None = None, jobs: int | None = None,
-        options: Sequence[str] = (), retry_failed: bool = False,
+        options: Sequence[str] = (), retry_failed: bool = False, is_as_planned: Check = as_it_was,
     ) -> None:  # fmt: skip
-        super().__init__(study, options, retry_failed)
+        super().__init__(study, options, retry_failed, is_as_planned)
         ray = import_ray()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus is None:

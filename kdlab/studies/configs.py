@@ -8,7 +8,9 @@ from typing import Any
 from kdlab.errors import UsageError
 from kdlab.messages import explained
 from kdlab.parser import find_config
-from kdlab.run.science import science
+from kdlab.run.science import aside, science
+from kdlab.studies.plan import PlannedRun
+from kdlab.studies.planner import run_id
 from kdlab.training_cli import KDLabCLI
 
 
@@ -35,17 +37,26 @@ class ConfigReader:
         self._read: dict[tuple[str, ...], Mapping[str, Any]] = {}  # each round of a search asks for those before, too
 
     def __call__(self, arguments: Sequence[str]) -> Mapping[str, Any]:
-        """Return what decides the weights of the run with these arguments of ``fit``.
+        """Return what decides the weights of the run with these arguments of ``fit``, and under ``aside`` the rest.
 
         Raises:
             UsageError: if the parser or a constructor refuses them.
         """
         key = tuple(arguments)
         if key not in self._read:
-            self._read[key] = self._science(arguments)
+            self._read[key] = self.afresh(arguments)
         return self._read[key]
 
-    def _science(self, arguments: Sequence[str]) -> Mapping[str, Any]:
+    def is_as_planned(self, run: PlannedRun) -> bool:
+        """Whether a run still computes what its id says: config files may have changed since it was planned."""
+        *arguments, _ = run.arguments  # the last one is its seed
+        try:
+            return run_id(self.afresh([*arguments, "0"]), run.seed) == run.id
+        except UsageError:
+            return False
+
+    def afresh(self, arguments: Sequence[str]) -> Mapping[str, Any]:
+        """The same, from the files as they are now."""
         command = ["fit", *(found(list(arguments))), *self._options]
         try:
             if self._cli is None:  # building the parser takes longer than parsing
@@ -59,7 +70,7 @@ class ConfigReader:
             if code == UsageError.exit_code:
                 raise UsageError(message) from error
             raise
-        return science(self._cli.resolved)
+        return {**science(self._cli.resolved), "aside": aside(self._cli.resolved)}
 
 
 def found(arguments: list[str]) -> list[str]:

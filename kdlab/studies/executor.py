@@ -23,6 +23,7 @@ End = Literal["done", "failed", "blocked", "stopped"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENDED_BY_US = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # a run that was told to stop has not failed
+CHANGED = "its config files have changed since the study was planned; give the same command again"
 LOOK_EVERY_S = 0.5  # at runs that other processes work on
 
 
@@ -58,6 +59,14 @@ class Exit:
     seconds: float
 
 
+Check = Callable[[PlannedRun], bool]
+
+
+def as_it_was(run: PlannedRun) -> bool:
+    """Whether a run still is what was planned: where nobody looks, it is."""
+    return True
+
+
 class Executor(ABC):
     """Work through a plan.
 
@@ -68,10 +77,18 @@ class Executor(ABC):
         study: folder of the study.
         options: of ``fit``, for every run.
         retry_failed: run again what has failed before.
+        is_as_planned: whether a run still computes what its id says, asked before it starts.
     """
 
-    def __init__(self, study: Path, options: Sequence[str] = (), retry_failed: bool = False) -> None:
+    def __init__(
+        self,
+        study: Path,
+        options: Sequence[str] = (),
+        retry_failed: bool = False,
+        is_as_planned: Check = as_it_was,
+    ) -> None:
         self.study = study
+        self.is_as_planned = is_as_planned
         self.options = list(options)
         self.retry_failed = retry_failed
         self.stopped_by = 0  # number of the signal that told us to stop
@@ -147,6 +164,8 @@ class Executor(ABC):
                 self._end(Ended(run, "failed", reason=entry.reason + " (--retry-failed runs it again)"), report)
             elif state == "running":
                 postponed.append(run)
+            elif not self.is_as_planned(run):
+                self._end(Ended(run, "failed", reason=CHANGED), report)
             else:
                 self.launch(run, teachers)
         return postponed

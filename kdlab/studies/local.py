@@ -13,10 +13,25 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
-from kdlab.studies.executor import Executor, Exit, fit_arguments
+from kdlab.studies.executor import Check, Executor, Exit, as_it_was, fit_arguments
 from kdlab.studies.plan import PlannedRun
 from kdlab.studies.process import work
+
+
+class Work(NamedTuple):
+    """What a process does.
+
+    Attributes:
+        run: of the plan.
+        gpu: the only one that it sees; None for all.
+        started: by the clock of `time.monotonic`.
+    """
+
+    run: PlannedRun
+    gpu: int | None
+    started: float
 
 
 class LocalExecutor(Executor):
@@ -26,18 +41,25 @@ class LocalExecutor(Executor):
         study: folder of the study.
         jobs: runs at a time.
         options: of ``fit``, for every run.
+        options: of ``fit``, for every run.
         retry_failed: run again what has failed before.
+        is_as_planned: as in `Executor`.
+        gpus: of the machine, one for each run; None shows all to all, and 0 and 1 are the same as None.
     """
 
-    def __init__(self, study: Path, jobs: int, options: Sequence[str] = (), retry_failed: bool = False) -> None:
-        super().__init__(study, options, retry_failed)
+    def __init__(
+        self, study: Path, jobs: int, options: Sequence[str] = (), retry_failed: bool = False,
+        is_as_planned: Check = as_it_was, gpus: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(study, options, retry_failed, is_as_planned)
         self.jobs = jobs
-        self._processes: dict[BaseProcess, tuple[PlannedRun, float]] = {}
+        self._gpus = range(gpus or 0)
+        self._processes: dict[BaseProcess, Work] = {}
 
     @property
     def active(self) -> Sequence[PlannedRun]:
         """The runs of all processes."""
-        return [run for run, _ in self._processes.values()]
+        return [work.run for work in self._processes.values()]
 
     def has_room(self, run: PlannedRun, teachers: Sequence[PlannedRun]) -> bool:
         """Whether a slot is free. Teachers have the cores for themselves: most others wait for them."""
@@ -49,20 +71,22 @@ class LocalExecutor(Executor):
         arguments = ["fit", *fit_arguments(run, self.study), *self.options]
         teaching = {other.id for other in (*teachers, *self.active) if other.role == "teacher"}
         threads = max(1, cores() // min(self.jobs, len(teaching) or self.jobs))
+        taken = [other.gpu for other in self._processes.values()]
+        gpu = min(self._gpus, key=taken.count) if len(self._gpus) > 1 else None
         process = multiprocessing.get_context("fork").Process(
-            target=work, args=(self.study, run.id, arguments, threads, os.getpid())
+            target=work, args=(self.study, run.id, arguments, threads, os.getpid(), gpu)
         )
         process.start()
-        self._processes[process] = run, time.monotonic()
+        self._processes[process] = Work(run, gpu, time.monotonic())
 
     def collect(self, seconds: float) -> Iterator[Exit]:
         """Wait for a process to end."""
         wait([process.sentinel for process in self._processes], seconds)
         for process in [process for process in self._processes if process.exitcode is not None]:
-            run, started = self._processes.pop(process)
+            ended = self._processes.pop(process)
             code = process.exitcode or 0
             process.close()
-            yield Exit(run, code, time.monotonic() - started)
+            yield Exit(ended.run, code, time.monotonic() - ended.started)
 
     def stop(self, at_once: bool) -> None:
         """Tell the processes by SIGTERM, of which a second one ends a run at once."""

@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from kdlab.errors import UsageError
+from kdlab.run.science import differences
 from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant, cell_label, compared_cells
+from kdlab.studies.results import lookup
 from kdlab.studies.sampler import Trial, suggest
 from kdlab.studies.search import OF_VALIDATION, Search
 from kdlab.studies.sections import Settings
@@ -19,9 +21,11 @@ from kdlab.studies.taught import Trained, recipes, with_teachers
 
 ID_LENGTH = 16  # hexadecimal digits: 64 bits
 # what all runs of one table must share: other values are another protocol
-PROTOCOL = ("val_fraction", "split_seed")
+PROTOCOL = ("data.class_path", "data.init_args.val_fraction", "data.init_args.split_seed",
+            "trainer.limit_val_batches", "aside.trainer.limit_test_batches")  # fmt: skip
 
-Resolve = Callable[[Sequence[str]], Mapping[str, Any]]  # arguments of `fit` -> what decides the weights
+# arguments of `fit` -> what decides the weights, and under ``aside`` what else the config says
+Resolve = Callable[[Sequence[str]], Mapping[str, Any]]
 # the runs of a trial, what is to be high -> their mean; open: some of them have not ended; failed: some have failed
 Score = Callable[[Sequence[PlannedRun], str], float | Literal["open", "failed"]]
 
@@ -36,7 +40,7 @@ def make_plan(study: Study, resolve: Resolve, score: Score = nothing_has_run) ->
 
     Args:
         study: as its file says.
-        resolve: parses arguments of ``fit`` and returns what decides the weights.
+        resolve: parses arguments of ``fit``.
         score: tells what the trials of searches have reached.
 
     Raises:
@@ -101,7 +105,8 @@ class _Planner:
         self._resolve = resolve
         self._teachers: dict[str, Trained] = {}  # by name
         self._cells: dict[str, list[PlannedRun]] = {}  # by label
-        self._first: tuple[str, Settings] | None = None  # label of a cell, and what it computes
+        self._first: tuple[str, Settings] | None = None  # label of a cell, and its config
+        self._rest: dict[str, tuple[str, object]] = {}  # id of a run -> label of its cell, what does not decide its id
 
     def add_teacher(self, teacher: Teacher) -> None:
         """Plan the run of a teacher, which later ones may learn from."""
@@ -123,12 +128,18 @@ class _Planner:
         Raises:
             UsageError: if it cannot.
         """
-        runs, science = self._cell(variant, values, variant.settings_at(values), self.study.seeds)
+        runs, config = self._cell(variant, values, variant.settings_at(values), self.study.seeds)
         label = cell_label(variant.name, values)
-        self._first = self._first or (label, science)
-        _check_same_protocol(self._first, (label, science))
+        self._first = self._first or (label, config)
+        _check_same_protocol(self._first, (label, config))
+        other, before = self._rest.setdefault(runs[0].id, (label, config.get("aside")))
+        for difference in differences(before, config.get("aside"))[:1]:
+            raise UsageError(
+                f"study {self.study.name}: {label} would be the very same runs as {other}, though {difference}: that "
+                "changes how a run runs and not what it learns; leave it out, or make a study of its own"
+            )
         search = variant.search
-        held_out = science["data"]["init_args"].get("val_fraction") != 0
+        held_out = config["data"]["init_args"].get("val_fraction") != 0
         if search and search.maximize.startswith(OF_VALIDATION) and not held_out:
             raise UsageError(
                 f"study {self.study.name}, {variant.name}: its search maximizes {search.maximize}, but "
@@ -139,7 +150,7 @@ class _Planner:
     def _cell(
         self, part: Variant | Teacher, values: Settings, own: Settings, seeds: Sequence[int]
     ) -> tuple[list[PlannedRun], Settings]:
-        """The runs of one cell, one per seed, and what they compute with seed 0."""
+        """The runs of one cell, one per seed, and their config with seed 0."""
         where = f"study {self.study.name}, {cell_label(part.name, values)}"
         settings = {**self.study.settings, **own}
         if "seed_everything" in settings:
@@ -149,10 +160,10 @@ class _Planner:
         arguments = [argument for config in part.base for argument in ("--config", config)]
         arguments += [argument for key, value in filled.items() for argument in (f"--{key}", as_argument(value))]
         try:
-            science = self._resolve([*arguments, "--seed_everything", "0"])
+            config = self._resolve([*arguments, "--seed_everything", "0"])
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
-        recipe = next(recipes(science["model"]), None)
+        recipe = next(recipes(config["model"]), None)
         if recipe is not None:
             raise UsageError(
                 f"{where}: each run would look for its teacher by the recipe {recipe}; name it under `teachers` "
@@ -161,13 +172,19 @@ class _Planner:
         role: Literal["teacher", "student"] = "teacher" if isinstance(part, Teacher) else "student"
         run = PlannedRun("", role, part.name, values, 0, tuple(arguments), tuple(sorted(needs)))
         return [
-            replace(run, id=run_id(science, seed), seed=seed, arguments=(*arguments, "--seed_everything", str(seed)))
+            replace(run, id=run_id(config, seed), seed=seed, arguments=(*arguments, "--seed_everything", str(seed)))
             for seed in seeds
-        ], science
+        ], config
 
 
-def run_id(science: Mapping[str, Any], seed: int) -> str:
-    """Name what a run computes: equal for equal configs, whatever the study, the machine and the folder."""
+def run_id(config: Mapping[str, Any], seed: int) -> str:
+    """Name what a run computes: equal for equal configs, whatever the study, the machine and the folder.
+
+    Args:
+        config: as `Resolve` returns it with seed 0.
+        seed: of the run.
+    """
+    science = {key: value for key, value in config.items() if key != "aside"}
     text = json.dumps([science, seed], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
@@ -180,11 +197,10 @@ def as_argument(value: object) -> str:
 def _check_same_protocol(first: tuple[str, Settings], now: tuple[str, Settings]) -> None:
     """Refuse variants of different data or splits: no table could hold both."""
     (label, before), (other, after) = first, now
-    pairs = [("data", before["data"]["class_path"], after["data"]["class_path"])]
-    arguments = before["data"]["init_args"], after["data"]["init_args"]
-    pairs += [(f"data.{key}", arguments[0].get(key), arguments[1].get(key)) for key in PROTOCOL]
-    for key, one, two in pairs:
+    for key in PROTOCOL:
+        one, two = lookup(before, key), lookup(after, key)
         if one != two:
+            name = key.removeprefix("aside.").replace(".init_args", "").removesuffix(".class_path")
             raise UsageError(
-                f"{key} is {one} in {label} and {two} in {other}; one table needs one protocol, so make two studies"
+                f"{name} is {one} in {label} and {two} in {other}; one table needs one protocol, so make two studies"
             )

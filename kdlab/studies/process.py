@@ -27,7 +27,7 @@ def command(study: Path, run_id: str, arguments: Sequence[str], threads: int) ->
     return ["-m", __name__, json.dumps(task)]
 
 
-def work(study: Path, run_id: str, arguments: Sequence[str], threads: int, parent: int) -> None:
+def work(study: Path, run_id: str, arguments: Sequence[str], threads: int, parent: int, gpu: int | None = None) -> None:
     """Be the process of a run.
 
     Args:
@@ -36,6 +36,7 @@ def work(study: Path, run_id: str, arguments: Sequence[str], threads: int, paren
         arguments: of ``kdlab``, without the place of the run.
         threads: of PyTorch.
         parent: process without which this one stops.
+        gpu: the only one that it sees; None for all that its parent sees.
 
     Raises:
         SystemExit: at the end, with the exit code of ``fit``, or that of a busy run.
@@ -45,6 +46,9 @@ def work(study: Path, run_id: str, arguments: Sequence[str], threads: int, paren
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     _stop_without(parent)
+    if gpu is not None:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen[gpu] if seen != [""] else str(gpu)
     entry = Entry(study, run_id)
     with entry.claim() as ours:
         if not ours or entry.folder.result.exists():

@@ -14,6 +14,7 @@ from kdlab.verbs.arguments import VerbParser, positive_float, positive_int
 
 if TYPE_CHECKING:
     from kdlab.studies.cluster import RayExecutor
+    from kdlab.studies.executor import Check
     from kdlab.studies.local import LocalExecutor
     from kdlab.studies.plan import Plan, PlannedRun
 
@@ -40,7 +41,8 @@ def parser() -> VerbParser:
     parser.add_argument("--runs_dir", metavar="DIR", type=Path, default=Path("runs"), help="folder of all runs [runs]")
     parser.add_argument(
         "--jobs", metavar="N", type=positive_int,
-        help="runs at a time, which share the cores [one per core; one where there is a GPU; all that Ray can place]",
+        help="runs at a time, which share the cores [one per GPU, or per core without any; all that Ray can place]; "
+             "each has one GPU, with --jobs 1 all of them",
     )  # fmt: skip
     parser.add_argument(
         "--shard", metavar="I/N", type=shard, default=(1, 1), help="only every N-th run, from the I-th (1 to N) on"
@@ -125,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     _show(plan, chosen, study, jobs)
     if options.dry_run:
         return
-    with _executor(options, study, jobs, data) as executor:
+    with _executor(options, study, jobs, data, read_config.is_as_planned) as executor:
 
         def next_plan() -> Plan:
             score.tried = executor.ends.keys()
@@ -160,23 +162,26 @@ def _slots() -> int:
     from kdlab.studies.local import cores
 
     # asks the driver's library, which leaves no context behind as `torch.cuda.is_available` may
-    return 1 if torch.cuda.device_count() else cores()
+    return torch.cuda.device_count() or cores()
 
 
 @contextmanager
 def _executor(
-    options: argparse.Namespace, study: Path, jobs: int | None, data: Sequence[str]
+    options: argparse.Namespace, study: Path, jobs: int | None, data: Sequence[str], is_as_planned: Check
 ) -> Iterator[LocalExecutor | RayExecutor]:
     if options.executor == "ray":
         from kdlab.studies.cluster import RayExecutor, connected
 
         with connected(options.ray_address or "local"):
             cpus = options.cpus_per_run or 1.0
-            yield RayExecutor(study, cpus, options.gpus_per_run, jobs, data, options.retry_failed)
+            yield RayExecutor(study, cpus, options.gpus_per_run, jobs, data, options.retry_failed, is_as_planned)
     else:
+        import torch
+
         from kdlab.studies.local import LocalExecutor
 
-        yield LocalExecutor(study, jobs or 1, data, options.retry_failed)
+        gpus = torch.cuda.device_count() if jobs != 1 else None
+        yield LocalExecutor(study, jobs or 1, data, options.retry_failed, is_as_planned, gpus)
 
 
 def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int | None) -> None:
@@ -229,20 +234,18 @@ def _run(
     if executor.stopped_by:
         print("stopped; the same command continues the study")
         raise SystemExit(128 + executor.stopped_by)
-    done = [Entry(study, run.id).state == "done" for run in plan.runs]
+    states = [Entry(study, run.id).state for run in plan.runs]
     failed = [ended for ended in progress.ends if ended.end != "done"]
-    if all(done) or (failed and any(done)):
-        try:
-            write_report(study)
-            print(f"report in {study / FOLDER}")
-        except UsageError:
-            if not failed:  # otherwise there is nothing to report but the failures
-                raise
+    students = [state for run, state in zip(plan.runs, states, strict=True) if run.role == "student"]
+    if "done" in students and (failed or not {"pending", "running"} & set(states)):
+        write_report(study)
+        print(f"report in {study / FOLDER}")
     elif not failed:
-        print(f"{sum(done)} of {len(done)} runs are done; the last shard writes the report, or: "
+        print(f"{states.count('done')} of {len(states)} runs are done; the last shard writes the report, or: "
               f"python -m kdlab report {study}")  # fmt: skip
     if failed:
         raise FailedRunsError(
-            f"{len(failed)} of {len(chosen)} runs failed, for example {failed[0].run.label} ({failed[0].reason}); "
-            f"see {Entry(study, failed[0].run.id).folder.path}, mend it, and continue with --retry-failed"
+            f"{len(failed)} of {len(chosen)} runs are not done, for example {failed[0].run.label} "
+            f"({failed[0].reason}); see {Entry(study, failed[0].run.id).folder.path}, mend it, and continue with "
+            "--retry-failed"
         )

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from kdlab.run.science import MOST_SHOWN, differences, science
+from kdlab.run.science import MOST_SHOWN, aside, differences, science
 
 CONFIG = {
     "seed_everything": 3,
@@ -114,3 +114,23 @@ def test_science_is_plain_values_that_json_keeps():
     import json
 
     assert json.loads(json.dumps(science(CONFIG))) == science(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trainer/devices", 2),
+        ("trainer/limit_test_batches", 4),
+        ("trainer/callbacks", [{"class_path": "kdlab.run.fast.ChannelsLast"}]),
+        ("data/init_args/resident", False),
+        ("profile", False),
+    ],
+)
+def test_what_is_no_science_stands_aside(key, value):
+    assert science(changed(key, value)) == science(CONFIG)
+    assert aside(changed(key, value)) != aside(CONFIG)
+
+
+@pytest.mark.parametrize("key", ["trainer/max_epochs", "seed_everything", "data/init_args/batch_size"])
+def test_science_does_not_stand_aside(key):
+    assert aside(changed(key, 7)) == aside(CONFIG)

@@ -29,7 +29,17 @@ def pretend(arguments, threads):
     study = Path(options["--runs_dir"], options["--experiment"])
     folder = study / options["--name"]
     with (study / "calls").open("a") as file:
-        file.write(json.dumps({"name": options["--name"], "threads": threads, **options}) + "\n")
+        file.write(
+            json.dumps(
+                {
+                    "name": options["--name"],
+                    "threads": threads,
+                    "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                    **options,
+                }
+            )
+            + "\n"
+        )
     match options["--do"]:
         case "fail":
             print("kdlab: error: the loss is nan", file=sys.stderr)
@@ -163,6 +173,29 @@ def test_the_reason_is_that_of_the_last_attempt(study):
     run(study, [planned("a", behaviour="fail")])
     assert "nan" not in run(study, [planned("a", behaviour="die")], retry_failed=True)["a"].reason
     assert Entry(study, "a").output.read_text().count("kdlab: error: the loss is nan") == 1  # what was said stays
+
+
+def test_a_run_whose_config_has_changed_since_is_not_run(study):
+    ends = run(study, [planned("a"), planned("b")], is_as_planned=lambda run: run.id == "b")
+    assert (ends["a"].end, ends["a"].reason, ends["b"].end) == ("failed", executor.CHANGED, "done")
+    assert [call["name"] for call in calls(study)] == ["b"]
+    assert Entry(study, "a").state == "pending"  # the next plan decides
+
+
+def test_runs_have_a_gpu_each(study, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    runs = [planned(name, behaviour="doze") for name in "abcd"]
+    run(study, runs, jobs=4, gpus=2)
+    assert sorted(call["gpu"] for call in calls(study)) == ["0", "0", "1", "1"]
+
+
+@pytest.mark.parametrize(("gpus", "seen", "used"), [(2, "5,7", {"5", "7"}), (1, "5", {"5"}), (None, None, {None})])
+def test_of_the_gpus_that_the_study_may_use(study, monkeypatch, gpus, seen, used):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    run(study, [planned(name, behaviour="doze") for name in "ab"], jobs=2, gpus=gpus)
+    assert {call["gpu"] for call in calls(study)} == used
 
 
 def test_what_failed_runs_again_only_when_asked(study):

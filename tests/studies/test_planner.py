@@ -108,6 +108,37 @@ def test_studies_that_cannot_work_are_refused(study, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("trainer.devices", "2", "trainer.devices was 1, is 2"),
+        ("profile", "true", "profile was None, is true"),
+    ],
+)
+def test_cells_that_would_be_the_same_runs_are_refused(key, value, said):
+    """The id of a run leaves out how it runs, so only one of them would."""
+
+    def with_rest(arguments):
+        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        rest = {"trainer": {"devices": given.pop("--trainer.devices", "1")}, "profile": given.pop("--profile", None)}
+        return {**resolve([part for pair in given.items() for part in pair]), "aside": rest}
+
+    one, two = Variant("one", ("p",)), Variant("two", ("p",), {key: value})
+    with pytest.raises(UsageError) as caught:
+        make_plan(Study("s", (one, two)), with_rest)
+    assert f"study s: two would be the very same runs as one, though {said}" in str(caught.value)
+    assert len(make_plan(Study("s", (one, Variant("same", ("p",)))), with_rest).runs) == 10  # shown twice, run once
+
+
+def test_cells_are_tested_alike():
+    def with_test(arguments):
+        rest = {"trainer": {"limit_test_batches": 4 if "b" in arguments else None}}
+        return {**resolve(arguments), "aside": rest}
+
+    with pytest.raises(UsageError, match=r"^trainer.limit_test_batches is None in a and 4 in b; one table needs one"):
+        make_plan(Study("s", (Variant("a", ("a",)), Variant("b", ("b",)))), with_test)
+
+
 def test_a_teacher_by_recipe_is_refused():
     def with_recipe(arguments):
         return {**resolve(arguments), "model": {"teacher": {"init_args": {"checkpoint": "c", "recipe": "t.yaml"}}}}

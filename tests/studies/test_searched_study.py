@@ -43,6 +43,19 @@ def resolve(arguments):
     return {"model": model, "data": {"class_path": "Digits", "init_args": {"val_fraction": val_fraction}}}
 
 
+class Reader:
+    """Stands in for `ConfigReader`."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __call__(self, arguments):
+        return self.read(arguments)
+
+    def is_as_planned(self, run):
+        return True
+
+
 def pretend(arguments, threads):
     """Stands in for `fit`: the best alpha is 0.3 on the validation images and 1 on the test images."""
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
@@ -67,7 +80,7 @@ def _pretended():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "_fit", pretend)
         patch.setattr(executor, "LOOK_EVERY_S", 0.02)
-        patch.setattr("kdlab.studies.configs.ConfigReader", lambda options: resolve)
+        patch.setattr("kdlab.studies.configs.ConfigReader", lambda options: Reader(resolve))
         patch.setattr("kdlab.studies.report.draw_figures", lambda results: {})
         yield
 
@@ -244,7 +257,7 @@ def test_both_ends_of_each_range_are_parsed_before_anything_runs(tmp_path, capsy
             raise UsageError("temperature is 16")
         return science
 
-    monkeypatch.setattr("kdlab.studies.configs.ConfigReader", lambda options: refuse)
+    monkeypatch.setattr("kdlab.studies.configs.ConfigReader", lambda options: Reader(refuse))
     assert study(tmp_path) == 2
     assert "study tiny, found, alpha 1.0, temperature 16.0: temperature is 16" in capsys.readouterr().err
 

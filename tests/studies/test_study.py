@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import statistics
+import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ import yaml
 
 from kdlab.cli import main
 from kdlab.errors import UsageError
+from kdlab.studies.configs import ConfigReader
 from kdlab.studies.file import read_study
 from kdlab.studies.plan import Plan, PlannedRun
+from kdlab.studies.planner import make_plan
 from kdlab.verbs.study import choose, shard
 
 STUDY = {
@@ -74,14 +77,11 @@ def test_students_learn_from_the_teacher_of_the_study(finished):
     content = json.loads(summary(finished))
     folder = finished / "studies" / "tiny"
     teacher = folder / content["teachers"][0]["run"] / "student.safetensors"
-    for run in content["cells"][1]["runs"]:
+    for run in content["cells"][2]["runs"]:  # alpha 0.9, which is in no config
         result = json.loads((folder / run / "result.json").read_text())
         assert Path(result["teacher"]["checkpoint"]) == teacher
         config = yaml.safe_load((folder / run / "config.yaml").read_text())
-        assert (
-            config["model"]["init_args"]["label_weight"] == pytest.approx(0.1)
-            or config["model"]["init_args"]["alpha"] == 0.1
-        )
+        assert config["model"]["init_args"]["alpha"] == 0.9
 
 
 def test_a_finished_study_runs_nothing(finished, capfd):
@@ -121,20 +121,39 @@ def children(pid: int) -> list[int]:
 def test_a_study_killed_five_times_gives_the_same_summary(finished, tmp_path):
     path, draw = write(tmp_path), random.Random(0)
     arguments = ["study", path, "--runs_dir", str(tmp_path / "runs")]
+    killed = 0
     for _ in range(5):
         driver = FORK.Process(target=main, args=(arguments,))
         driver.start()
-        driver.join(draw.uniform(0.3, 2.5))
+        while driver.is_alive() and driver.pid is not None and not children(driver.pid):
+            time.sleep(0.01)  # until a run has started
+        driver.join(draw.uniform(0.0, 1.5))
         if driver.is_alive() and driver.pid is not None:
             os.kill(driver.pid, signal.SIGSTOP)  # so that it starts no more while we look
-            for pid in [*children(driver.pid), driver.pid]:
+            runs = children(driver.pid)
+            killed += len(runs)
+            for pid in [*runs, driver.pid]:
                 os.kill(pid, signal.SIGKILL)
             driver.join()
+    assert killed >= 5
     assert main(arguments) == 0
     assert summary(tmp_path / "runs") == summary(finished)
     assert set(results(tmp_path / "runs")) == set(results(finished))
     folders = {path.name for path in (tmp_path / "runs" / "studies" / "tiny").iterdir() if path.is_dir()}
     assert folders == {*results(finished), "report"}  # no run has begun a second folder
+
+
+def test_a_config_that_changes_while_a_study_runs_is_noticed(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("model: {init_args: {temperature: 3}}\n")
+    kd = {"base": ["digits/logit_matching", str(mine)], "set": {"model.teacher.checkpoint": "@wide"}}
+    reader = ConfigReader()
+    plan = make_plan(read_study(Path(write(tmp_path, variants={"kd": kd}, comparisons=[]))), reader)
+    assert [reader.is_as_planned(run) for run in plan.runs] == [True] * 3
+    mine.write_text("model: {init_args: {temperature: 4}}\n")
+    assert [reader.is_as_planned(run) for run in plan.runs] == [True, False, False]
+    mine.unlink()
+    assert not reader.is_as_planned(plan.runs[1])
 
 
 def test_a_failed_run_is_reported_and_the_others_are_done(tmp_path, capfd):
@@ -148,7 +167,7 @@ def test_a_failed_run_is_reported_and_the_others_are_done(tmp_path, capfd):
     said = capfd.readouterr().err
     assert "wild, seed 0: failed: exit code 5: " in said
     last = said.strip().splitlines()[-1]
-    assert last.startswith("kdlab: error: 1 of 2 runs failed, for example wild, seed 0 (exit code 5: ")
+    assert last.startswith("kdlab: error: 1 of 2 runs are not done, for example wild, seed 0 (exit code 5: ")
     assert last.endswith("mend it, and continue with --retry-failed")
     content = json.loads(summary(tmp_path))
     assert ([cell["cell"] for cell in content["cells"]], len(content["runs_missing"])) == (["plain"], 1)
