@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +15,8 @@ from kdlab.analysis import Calibration, Confusion
 from kdlab.analysis.calibration import ReliabilityBins
 from kdlab.analysis.figures import confusion_matrices, per_class_accuracy, reliability_diagram
 from kdlab.studies.canvas import COLOURS, Drawing, LeftOut, Picture, new_figure, noted_seeds
+from kdlab.studies.loose import printable
+from kdlab.studies.plan import PlannedRun
 from kdlab.studies.results import Results, Row, lookup
 from kdlab.studies.selection import best_cells, select
 from kdlab.studies.statistics import Summary
@@ -34,7 +37,7 @@ def answer_figures(results: Results) -> Iterator[tuple[str, Picture]]:
         # a search has selected its cell without test images
         rows = cells.get(best.get(variant, "")) or max(cells.values(), key=_accuracy)
         yield from _by_class(results, variant, rows)
-        yield from _reliability(variant, [*rows, *(row for other in cells.values() for row in other)])
+        yield from _reliability(results, variant, [*rows, *(row for other in cells.values() for row in other)])
     yield "wrong_labels", wrong_labels(results)
 
 
@@ -42,25 +45,37 @@ def _accuracy(rows: Sequence[Row]) -> float:
     return fmean(row.accuracy for row in rows)
 
 
-def teacher_of(results: Results, row: Row) -> Mapping[str, Any] | str:
-    """The result of the run that trained the teacher of a run, or why there is none.
+def teacher_of(results: Results, row: Row) -> Row | str:
+    """The run that trained the teacher of a run, or why there is none.
 
     A study knows it by its plan; of other runs it lies beside the weights that they learnt from.
     """
     teacher = row.result.get("teacher")
     if teacher is None:
         return "there is no teacher"
-    found: Mapping[str, Any] | None = None
+    found: Row | None = None
     if row.run.needs:
-        found = next((one.result for one in results.teachers if one.run.id in row.run.needs), None)
+        found = next((one for one in results.teachers if one.run.id in row.run.needs), None)
     elif teacher.get("checkpoint"):
-        path = Path(teacher["checkpoint"]).parent / "result.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        found = _run_at(results, Path(teacher["checkpoint"]).parent.resolve())
     if found is None:
         return "the run of the teacher was not found"
-    if lookup(found, "student.weights_sha256") != teacher.get("weights_sha256"):
+    if lookup(found.result, "student.weights_sha256") != teacher.get("weights_sha256"):
         return "no single run has trained the teacher"
     return found
+
+
+def _run_at(results: Results, folder: Path) -> Row | None:
+    """The run of a folder, which may be none of the results."""
+    known = next((row for row in results.rows if row.folder.resolve() == folder), None)
+    path = folder / "result.json"
+    if known is not None or not path.is_file():
+        return known
+    result = json.loads(path.read_text(encoding="utf-8"))
+    seed, name = result.get("seed"), printable(folder.name)
+    run = PlannedRun(name, "teacher", name, {}, seed if isinstance(seed, int) else 0, (), ())
+    row = Row(run, folder, {}, result)
+    return replace(row, metrics={key: value for key in results.plan.metrics if (value := row.number(key)) is not None})
 
 
 def confusion_of(results: Sequence[Mapping[str, Any]]) -> Confusion | None:
@@ -81,12 +96,12 @@ def _by_class(results: Results, variant: str, rows: Sequence[Row]) -> Iterator[t
     if isinstance(teacher, str):
         yield from ((name, LeftOut(teacher)) for name in names)
         return
-    both = confusion_of([row.result for row in rows]), confusion_of([teacher])
+    both = confusion_of([row.result for row in rows]), confusion_of([teacher.result])
     student, taught_by = both
     if student is None or taught_by is None:
         yield from ((name, LeftOut("a result has no confusion matrix")) for name in names)
         return
-    used = tuple(rows)
+    used = (*rows, teacher)
     where = f"of {rows[0].cell}, all {len(rows)} seeds together, and of its teacher, on the test images. {CHOSEN}"
     yield (
         names[0],
@@ -105,7 +120,7 @@ def _by_class(results: Results, variant: str, rows: Sequence[Row]) -> Iterator[t
     )
 
 
-def _reliability(variant: str, rows: Sequence[Row]) -> Iterator[tuple[str, Picture]]:
+def _reliability(results: Results, variant: str, rows: Sequence[Row]) -> Iterator[tuple[str, Picture]]:
     """Of the first of these runs that was analysed: the student, and its teacher where there is one."""
     for row in rows:
         found = _calibrations(row.folder)
@@ -115,7 +130,9 @@ def _reliability(variant: str, rows: Sequence[Row]) -> Iterator[tuple[str, Pictu
                 f"Accuracy against confidence of the {role} of one run, {row.run.label}, on {calibration.n} test "
                 "images. Below the diagonal it is overconfident."
             )
-            drawn = Drawing(reliability_diagram(calibration, role), f"Reliability: {title}", caption, (row,))
+            teacher = teacher_of(results, row) if role == "teacher" else ""
+            used = (row,) if isinstance(teacher, str) else (row, teacher)
+            drawn = Drawing(reliability_diagram(calibration, role), f"Reliability: {title}", caption, used)
             yield f"{variant}_reliability_{role}", drawn
         if found:
             return

@@ -5,7 +5,9 @@ Matplotlib is imported only when a figure is drawn, and its global state (pyplot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +23,8 @@ WIDTH_CM, HEIGHT_CM, CM_PER_INCH = 12.0, 8.0, 2.54
 GREY = "#666666"
 # Okabe & Ito, Color Universal Design, 2008, without black and yellow
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "d")  # as many as lines can be told apart
+WIDE = 8.0  # costs that lie further apart than by this factor have a logarithmic axis, values of a grid perhaps
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,19 @@ def shades(count: int) -> list[Any]:
 
     scheme = matplotlib.colormaps["viridis"]
     return [scheme(0.9 * i / max(1, count - 1)) for i in range(count)]
+
+
+def is_logarithmic(values: Collection[float]) -> bool:
+    """Whether the values of a grid lie far apart, and more evenly by their logarithm than as they are."""
+    if len(set(values)) < 3 or min(values) <= 0 or max(values) <= WIDE * min(values):
+        return False
+
+    def unevenness(places: Sequence[float]) -> float:
+        gaps = [high - low for low, high in itertools.pairwise(places)]
+        return max(gaps) / min(gaps)
+
+    ordered = sorted(set(values))
+    return unevenness([math.log(value) for value in ordered]) < unevenness(ordered)
 
 
 def noted_seeds(rows: Sequence[Row]) -> str:

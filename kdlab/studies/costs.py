@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kdlab.studies.canvas import COLOURS, GREY, MARKERS, Drawing, LeftOut, Picture, new_figure, noted_seeds
+from kdlab.studies.canvas import COLOURS, GREY, MARKERS, WIDE, Drawing, LeftOut, Picture, new_figure, noted_seeds
 from kdlab.studies.results import Results, Row, lookup
 from kdlab.studies.statistics import Summary
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 10  # more names beside points than this cannot be read
 NOT_PROFILED = "not profiled; a run measures its student with profile: true"
-WIDE = 8.0  # an axis whose values lie further apart than by this factor is logarithmic
 
 
 class Measured(NamedTuple):

@@ -12,19 +12,34 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdlab.studies.answers import answer_figures
-from kdlab.studies.canvas import GREY, MARKERS, Drawing, LeftOut, Picture, band, new_figure, noted_seeds, shades, styled
+from kdlab.studies.canvas import (
+    GREY,
+    MARKERS,
+    Drawing,
+    LeftOut,
+    Picture,
+    band,
+    is_logarithmic,
+    new_figure,
+    noted_seeds,
+    shades,
+    styled,
+)
 from kdlab.studies.costs import cost_figures
 from kdlab.studies.curves import curve_figures
+from kdlab.studies.formats import scale, short_name
 from kdlab.studies.landscape import loss_landscape
-from kdlab.studies.plan import cell_label
+from kdlab.studies.plan import short_keys
 from kdlab.studies.results import Results, Row
 from kdlab.studies.search_figures import search_figures
 from kdlab.studies.sections import Settings
 from kdlab.studies.statistics import Summary
-from kdlab.studies.tables import scale, short_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+LONGEST_NAME = 100  # bytes; a file system takes 255, with the suffix and what is put before it while it is written
 
 
 def draw_figures(results: Results) -> dict[str, Picture]:
@@ -38,8 +53,8 @@ def draw_figures(results: Results) -> dict[str, Picture]:
 
 
 def _file_name(name: str, taken: Collection[str]) -> str:
-    """A name that files may have and that is not taken: runs may be called what they like."""
-    plain = re.sub(r"[^\w.-]+", "_", name)
+    """A name that files may have, not too long, and that is not taken: runs may be called what they like."""
+    plain = re.sub(r"[^\w.-]+", "_", name).encode()[:LONGEST_NAME].decode(errors="ignore")
     names = itertools.chain([plain], (f"{plain}-{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in taken)
 
@@ -51,18 +66,21 @@ def _grids(results: Results) -> Iterator[tuple[str, Picture]]:
     for variant in [name for name in results.variants if name not in searched]:
         rows = tuple(_of(results, variant))
         keys = _numeric_keys(results, variant)
+        names = short_keys(rows[0].run.values)
+        beside = [row for own in _without_grid(results, variant).values() for row in own]
         for key in keys:
             caption = (
                 f"Mean {metric} of {variant} against {key}, with the 95% Student-t interval as a band; dashed: "
                 "variants without a grid."
             )
             drawn = metric_against(results, variant, key)
-            yield f"{variant}_{_last(key)}", Drawing(drawn, f"{metric} against {_last(key)}", caption, rows)
+            title = f"{metric} against {names[key]}"
+            yield f"{variant}_{names[key]}", Drawing(drawn, title, caption, (*rows, *beside))
         if len(keys) == 2 and len(_grid_keys(results, variant)) == 2:
             drawn = heat_map(results, variant, keys[0], keys[1])
-            caption = f"Mean {metric} of {variant} over the seeds for each {_last(keys[0])} and {_last(keys[1])}."
-            title = f"{metric} by {_last(keys[0])} and {_last(keys[1])}"
-            yield f"{variant}_{_last(keys[0])}_{_last(keys[1])}", Drawing(drawn, title, caption, rows)
+            x, y = names[keys[0]], names[keys[1]]
+            caption = f"Mean {metric} of {variant} over the seeds for each {x} and {y}."
+            yield f"{variant}_{x}_{y}", Drawing(drawn, f"{metric} by {x} and {y}", caption, rows)
 
 
 def metric_against(results: Results, variant: str, key: str) -> Figure:
@@ -75,19 +93,22 @@ def metric_against(results: Results, variant: str, key: str) -> Figure:
     metric = results.plan.metrics[0]
     factor, unit = scale(metric)
     for row in _of(results, variant):
-        others = {name: value for name, value in row.run.values.items() if name != key}
-        label = cell_label(variant, others)
+        names = short_keys(row.run.values)
+        label = ", ".join([variant, *(f"{names[k]} {value}" for k, value in row.run.values.items() if k != key)])
         point = lines.setdefault(label, {}).setdefault(float(row.run.values[key]), [])
         point.append(factor * row.metrics[metric])
     for number, ((label, points), colour) in enumerate(zip(lines.items(), shades(len(lines)), strict=True)):
         summaries = {x: Summary.of(values) for x, values in sorted(points.items())}
         band(axis, summaries, label, colour, MARKERS[number % len(MARKERS)])
-    for name, cells in results.variants.items():
-        rows = next(iter(cells.values()))
-        if name != variant and len(cells) == 1:
-            mean = fmean(factor * row.metrics[metric] for row in rows)
-            axis.axhline(mean, color=GREY, linestyle="--", linewidth=1)
-            axis.annotate(name, (0.01, mean), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=7)
+    for name, rows in _without_grid(results, variant).items():
+        mean = fmean(factor * row.metrics[metric] for row in rows)
+        axis.axhline(mean, color=GREY, linestyle="--", linewidth=1)
+        axis.annotate(name, (0.01, mean), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=7)
+    places = sorted({x for points in lines.values() for x in points})
+    if is_logarithmic(places):
+        axis.set_xscale("log")
+        axis.set_xticks(places, [f"{x:g}" for x in places])
+        axis.minorticks_off()
     axis.set(xlabel=key, ylabel=f"{short_name(metric)}{unit}")
     axis.set_title(f"{results.plan.name}: mean and 95% interval, {noted_seeds(_of(results, variant))}", loc="left")
     if len(lines) > 1:
@@ -136,6 +157,15 @@ def _of(results: Results, variant: str) -> list[Row]:
     return [row for rows in results.variants[variant].values() for row in rows]
 
 
+def _without_grid(results: Results, variant: str) -> dict[str, list[Row]]:
+    """The runs of each other variant that is one cell."""
+    return {
+        name: next(iter(cells.values()))
+        for name, cells in results.variants.items()
+        if name != variant and len(cells) == 1
+    }
+
+
 def _grid_keys(results: Results, variant: str) -> list[str]:
     """The grid keys of a variant that have more than one value."""
     values: dict[str, set[Any]] = {}
@@ -151,7 +181,3 @@ def _numeric_keys(results: Results, variant: str) -> list[str]:
 
     rows = _of(results, variant)
     return [key for key in _grid_keys(results, variant) if all(numeric(row.run.values, key) for row in rows)]
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kdlab.studies.plan import compared_cells
+from kdlab.studies.ledger import Entry
+from kdlab.studies.plan import PlannedRun, compared_cells
 from kdlab.studies.reproduction import Reproduction, reproduce
 from kdlab.studies.results import Results
 from kdlab.studies.selection import Selection, best_cells, select
@@ -26,6 +27,14 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A run that failed, and why."""
+
+    run: PlannedRun
+    reason: str
+
+
+@dataclass(frozen=True)
 class Findings:
     """The results of a study and what follows from them.
 
@@ -35,6 +44,7 @@ class Findings:
         compared: the tested pairs.
         selections: what each search has come to.
         reproduced: ours beside published numbers.
+        failed: runs that failed; all others that are missing may still be done.
     """
 
     results: Results
@@ -42,6 +52,7 @@ class Findings:
     compared: tuple[Compared, ...]
     selections: tuple[Selection, ...] = ()
     reproduced: tuple[Reproduction, ...] = ()
+    failed: tuple[Failed, ...] = ()
 
     @classmethod
     def of(cls, results: Results) -> Findings:
@@ -52,28 +63,48 @@ class Findings:
         }
         selections = select(results)
         compared = tuple(compare(results, selections))
-        return cls(results, cells, compared, selections, reproduce(results))
+        return cls(results, cells, compared, selections, reproduce(results), _failed(results))
 
     @property
-    def fewest(self) -> int:
-        """Runs of the smallest cell."""
-        return min(len(rows) for rows in self.results.cells.values())
+    def pending(self) -> tuple[PlannedRun, ...]:
+        """The runs that are neither done nor failed."""
+        failed = {one.run.id for one in self.failed}
+        return tuple(run for run in self.results.missing if run.id not in failed)
+
+    @property
+    def too_few(self) -> list[str]:
+        """Where intervals and tests rest on too few seeds."""
+        found = []
+        fewest = min(len(rows) for rows in self.results.cells.values())
+        if fewest < FEW:
+            found.append(f"a cell has n = {fewest}. Below {FEW} seeds an interval says next to nothing.")
+        pairs = {(one.cell, one.against): len(one.result.seeds) for one in self.compared}
+        poor = {pair: n for pair, n in pairs.items() if n < FEW}
+        if poor:
+            (cell, against), n = min(poor.items(), key=lambda item: item[1])
+            found.append(
+                f"{len(poor)} of {len(pairs)} compared pairs have fewer than {FEW} seeds in common, for example "
+                f"{cell} against {against} (n = {n})."
+            )
+        return found
 
     @property
     def warnings(self) -> list[str]:
         """What a reader must know before he believes a number."""
         warnings = []
-        if self.results.missing:
-            everything = len(self.results.plan.runs)
-            warnings.append(f"Not finished: {len(self.results.missing)} of {everything} runs are missing.")
+        everything = len(self.results.plan.runs)
+        if self.pending:
+            warnings.append(f"Not finished: {len(self.pending)} of {everything} runs are missing.")
+        if self.failed:
+            warnings.append(
+                f"Failed: {len(self.failed)} of {everything} runs, named below with their reasons. The numbers are of "
+                "those that did not fail, which may be the better ones."
+            )
         for search in self.results.plan.searches:
             if len(search.suggested) < search.trials:
                 told = f"{len(search.suggested)} of {search.trials} trials are planned so far"
                 warnings.append(f"The search of {search.variant} is not finished: {told}.")
-        if self.fewest < FEW:
-            warnings.append(
-                f"Warning: a cell has n = {self.fewest}. Below {FEW} seeds an interval says next to nothing."
-            )
+        warnings += [f"Warning: {told}" for told in self.too_few]
         return [*warnings, *self.results.notes]
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,7 +116,8 @@ class Findings:
             "question": plan.question,
             "protocol": dict(results.protocol),
             "runs_done": len(results.rows) + len(results.teachers),
-            "runs_missing": [run.id for run in results.missing],
+            "runs_missing": [run.id for run in self.pending],
+            "runs_failed": [{"run": one.run.id, "label": one.run.label, "reason": one.reason} for one in self.failed],
             "cells": list(self._cells()),
             "comparisons": [
                 {"metric": pair.metric, "cell": pair.cell, "against": pair.against, **asdict(pair.result),
@@ -111,6 +143,11 @@ class Findings:
                 "runs": [row.run.id for row in rows],
                 "metrics": {metric: asdict(self.cells[metric][cell]) for metric in self.results.plan.metrics},
             }
+
+
+def _failed(results: Results) -> tuple[Failed, ...]:
+    entries = [(run, Entry(results.folder, run.id)) for run in results.missing]
+    return tuple(Failed(run, entry.reason) for run, entry in entries if entry.failure.exists())
 
 
 def _reproduced(one: Reproduction) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class _Found:
     @property
     def name(self) -> str:
         """Of the run without its seed."""
-        return SEED.sub("", str(self.row.result.get("name", self.row.run.id)))
+        return SEED.sub("", printable(str(self.row.result.get("name", self.row.run.id))))
 
 
 def read_runs(folders: Sequence[Path]) -> list[Results]:
@@ -48,7 +48,7 @@ def read_runs(folders: Sequence[Path]) -> list[Results]:
     above = common_folder(folders)
     protocols: dict[str, list[_Found]] = {}
     for folder in dict.fromkeys(folder.resolve() for folder in folders):
-        found = _read(folder, folder.relative_to(above).as_posix())
+        found = _read(folder, printable(folder.relative_to(above).as_posix()))
         protocols.setdefault(json.dumps(found.row.protocol), []).append(found)
     return [_results(found, above) for found in protocols.values()]
 
@@ -56,6 +56,11 @@ def read_runs(folders: Sequence[Path]) -> list[Results]:
 def common_folder(folders: Sequence[Path]) -> Path:
     """The folder that all of these lie in."""
     return Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+
+
+def printable(name: str) -> str:
+    """A name as text: folders may have bytes that are no UTF-8, which no file of ours can hold."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _read(folder: Path, name: str) -> _Found:
@@ -95,7 +100,7 @@ def _results(runs: Sequence[_Found], above: Path) -> Results:
         for _, row in sorted(seeds.items())
     )  # fmt: skip
     metrics = tuple(metric for metric in METRICS if all(metric in row.metrics for row in rows))
-    plan = Plan(f"{above.name}: {rows[0].protocol['name']}", "", metrics, (), tuple(row.run for row in rows))
+    plan = Plan(f"{printable(above.name)}: {rows[0].protocol['name']}", "", metrics, (), tuple(row.run for row in rows))
     return Results(above, plan, rows, (), (), tuple(notes))
 
 

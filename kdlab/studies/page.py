@@ -20,20 +20,24 @@ from markupsafe import Markup
 from kdlab.atomic import write_text
 from kdlab.studies.canvas import CM_PER_INCH, WIDTH_CM, Drawing, Picture
 from kdlab.studies.findings import Findings
+from kdlab.studies.formats import scale, short_name
 from kdlab.studies.page_lines import (
+    Runs,
     cell_line,
     comparison_lines,
     cost_lines,
     doubts,
+    lines_of,
     origins,
     published_lines,
     relative_link,
-    run_line,
+    run_lines,
     selection_lines,
     total_time,
 )
+from kdlab.studies.plan import cells
 from kdlab.studies.results import PROTOCOL
-from kdlab.studies.tables import PUBLISHED, SELECTED, protocol, reasons, scale, short_name
+from kdlab.studies.tables import PAIRED, PUBLISHED, SELECTED, SHOWN, protocol, reasons
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILES = ("results.csv", "results.parquet", "summary.json", "tables.md")
@@ -69,7 +73,7 @@ def write_page(sections: Sequence[Section], path: Path) -> None:
         script=Markup(script),
         script_digest=digest,
     )  # fmt: skip
-    write_text(path, page)
+    write_text(path, page.encode("utf-8", "backslashreplace").decode())  # commands hold names of files
 
 
 @cache
@@ -86,7 +90,9 @@ def _section(section: Section, number: int, page: Path) -> dict[str, Any]:
     """What the template shows of a section."""
     findings, key = section.findings, f"s{number}"
     results = findings.results
-    runs = {row.run.id: run_line(row, key, page, results) for row in (*results.teachers, *results.rows)}
+    drawn = [row for picture in section.pictures.values() if isinstance(picture, Drawing) for row in picture.rows]
+    everything = (*results.teachers, *results.rows)
+    runs = run_lines((*everything, *drawn), key, page, results)  # a teacher that is drawn may belong to no result
     return {
         "key": key,
         "name": results.plan.name,
@@ -94,27 +100,31 @@ def _section(section: Section, number: int, page: Path) -> dict[str, Any]:
         "warnings": [*findings.warnings, *doubts(results)],
         "protocol": protocol(results),
         "facts": {meaning: results.protocol[field] for field, meaning in PROTOCOL.items()},
-        "origins": origins((*results.teachers, *results.rows)),
+        "origins": origins(everything),
         "metrics": [f"{short_name(metric)}{scale(metric)[1]}" for metric in results.plan.metrics],
-        "cells": [cell_line(findings, cell, runs) for cell in results.cells],
+        "cells": [cell_line(findings, cell, runs) for cell in cells(results.plan)],
+        "shown": SHOWN,
         "searches": selection_lines(findings, runs),
         "selected": SELECTED,
         "comparisons": comparison_lines(findings, runs),
+        "paired": PAIRED,
         "published": published_lines(findings, runs),
         "about_published": PUBLISHED,
-        "teachers": [{"name": row.run.variant, **runs[row.run.id]} for row in results.teachers],
+        "teachers": [{"name": row.run.variant, **lines_of([row], runs)[0]} for row in results.teachers],
         "costs": cost_lines(results, runs),
         "figures": [_figure(name, section, key, runs) for name in section.svgs],
         "left_out": reasons(section.pictures),
         "grid_keys": list(dict.fromkeys(name for run in results.plan.students for name in run.values)),
         "runs": list(runs.values()),
-        "missing": [run.label for run in results.missing],
+        "missing": [run.label for run in findings.pending],
+        "failed": [{"label": one.run.label, "reason": one.reason} for one in findings.failed],
         "files": {name: relative_link(path, page) for name in FILES if (path := section.folder / name).exists()},
         "time": total_time(results),
+        "timed": len({row.run.id for row in everything}),
     }
 
 
-def _figure(name: str, section: Section, key: str, runs: Mapping[str, Any]) -> dict[str, Any]:
+def _figure(name: str, section: Section, key: str, runs: Runs) -> dict[str, Any]:
     picture = section.pictures[name]
     assert isinstance(picture, Drawing)
     return {
@@ -123,7 +133,7 @@ def _figure(name: str, section: Section, key: str, runs: Mapping[str, Any]) -> d
         "caption": picture.caption,
         "broad": bool(picture.figure.get_figwidth() * CM_PER_INCH > WIDTH_CM + 1),
         "svg": _inline(section.svgs[name], f"{key}-{name}", picture.title),
-        "runs": [runs[row.run.id] for row in picture.rows],
+        "runs": lines_of(picture.rows, runs),
     }
 
 

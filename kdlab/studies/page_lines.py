@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from kdlab.studies.costs import COSTS, NOT_PROFILED, parameters
 from kdlab.studies.findings import Findings
+from kdlab.studies.formats import mean_and_half_width, scale, short_name, single
 from kdlab.studies.results import ACCURACY, Results, Row, lookup
 from kdlab.studies.statistics import Summary
-from kdlab.studies.tables import p_value, scale, short_name, trials
+from kdlab.studies.tables import p_value, trials
 
 # what is said of the making of the numbers: name -> key of result.json
 ORIGINS = {
@@ -30,6 +30,9 @@ ORIGINS = {
 }
 DOUBTFUL = ("commit", "device", "threads", "precision", "versions")  # where runs that differ are worth a warning
 
+Place = tuple[str, str, str]  # role, id and cell of a run
+Runs = Mapping[Place, dict[str, Any]]  # their lines
+
 
 @dataclass(frozen=True)
 class Number:
@@ -39,17 +42,39 @@ class Number:
     value: float
 
 
-def run_line(row: Row, key: str, page: Path, results: Results) -> dict[str, Any]:
+def run_lines(rows: Iterable[Row], key: str, page: Path, results: Results) -> dict[Place, dict[str, Any]]:
+    """The line of each run: several where it belongs to several cells."""
+    lines: dict[Place, dict[str, Any]] = {}
+    before: Counter[str] = Counter()
+    for row in rows:
+        if _place(row) not in lines:
+            again = f"-{before[row.run.id] + 1}" if before[row.run.id] else ""
+            anchor = f"{key}-run-{quote(row.run.id, safe='')}{again}"
+            lines[_place(row)] = _run_line(row, anchor, page, results)
+            before[row.run.id] += 1
+    return lines
+
+
+def lines_of(rows: Iterable[Row], runs: Runs) -> list[dict[str, Any]]:
+    """The lines of some runs."""
+    return [runs[_place(row)] for row in rows]
+
+
+def _place(row: Row) -> Place:
+    """Cells may share a run, and so may a teacher and a student."""
+    return row.run.role, row.run.id, row.cell
+
+
+def _run_line(row: Row, anchor: str, page: Path, results: Results) -> dict[str, Any]:
     """One run: what it is, what came out, where its files are."""
     run = row.run
     metrics = results.plan.metrics
     return {
         "id": run.id,
-        "anchor": f"{key}-run-{quote(run.id, safe='')}",
+        "anchor": anchor,
         "label": run.label,
         "role": run.role,
         "variant": run.variant,
-        "cell": row.cell,
         "values": run.values,
         "seed": run.seed,
         "metrics": [None if metric not in row.metrics else _number(row.metrics[metric], metric) for metric in metrics],
@@ -73,18 +98,18 @@ def _command(row: Row) -> str:
     return str(row.origin.get("command") or "")
 
 
-def cell_line(findings: Findings, cell: str, runs: Mapping[str, Any]) -> dict[str, Any]:
-    """One cell: its summaries and the runs behind them."""
-    summaries = {metric: findings.cells[metric][cell] for metric in findings.results.plan.metrics}
+def cell_line(findings: Findings, cell: str, runs: Runs) -> dict[str, Any]:
+    """One cell: its summaries and the runs behind them, if any."""
+    rows = findings.results.cells.get(cell, [])
     return {
         "label": cell,
-        "n": next(iter(summaries.values())).n,
-        "values": [_summary(summary, metric) for metric, summary in summaries.items()],
-        "runs": [runs[row.run.id] for row in findings.results.cells[cell]],
+        "n": len(rows),
+        "values": [_summary(found[cell], metric) if rows else None for metric, found in findings.cells.items()],
+        "runs": lines_of(rows, runs),
     }
 
 
-def selection_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[str, Any]]:
+def selection_lines(findings: Findings, runs: Runs) -> list[dict[str, Any]]:
     """One line per search: its best trial, what that reached, and out of how many it was selected."""
     return [
         {
@@ -94,7 +119,7 @@ def selection_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[st
                 {"metric": short_name(metric), "unit": scale(metric)[1], **_summary(summaries[one.best], metric)}
                 for metric, summaries in findings.cells.items() if one.best
             ],
-            "runs": [runs[row.run.id] for row in findings.results.cells.get(one.best or "", [])],
+            "runs": lines_of(findings.results.cells.get(one.best or "", []), runs),
             "selected": trials(one),
             "finished": one.finished,
             "trials": one.search.trials,
@@ -103,7 +128,7 @@ def selection_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[st
     ]  # fmt: skip
 
 
-def comparison_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[str, Any]]:
+def comparison_lines(findings: Findings, runs: Runs) -> list[dict[str, Any]]:
     """One line per tested pair, with the runs of both cells on their common seeds."""
     cells = findings.results.cells
     lines = []
@@ -125,13 +150,13 @@ def comparison_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[s
                 else Number(f"{result.effect_size:.2f}", result.effect_size),
                 "p": [None if p is None else Number(p_value(p), p) for p in (result.p, result.p_holm)],
                 "verdict": result.verdict,
-                "runs": [runs[row.run.id] for row in used],
+                "runs": lines_of(used, runs),
             }
         )
     return lines
 
 
-def published_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[str, Any]]:
+def published_lines(findings: Findings, runs: Runs) -> list[dict[str, Any]]:
     """One line per published number, with ours beside it."""
     return [
         {
@@ -144,13 +169,13 @@ def published_lines(findings: Findings, runs: Mapping[str, Any]) -> list[dict[st
             "difference": None if one.difference is None else _summary(one.difference, ACCURACY),
             "verdict": one.verdict,
             "note": one.note,
-            "runs": [runs[row.run.id] for row in one.rows],
+            "runs": lines_of(one.rows, runs),
         }
         for one in findings.reproduced
     ]
 
 
-def cost_lines(results: Results, runs: Mapping[str, Any]) -> list[dict[str, Any]]:
+def cost_lines(results: Results, runs: Runs) -> list[dict[str, Any]]:
     """One line per cell and teacher with the costs of its student; none where nothing was profiled."""
     groups = results.cells_and_teachers
     if all(cost.of(row).reason == NOT_PROFILED for rows in groups.values() for row in rows for cost in COSTS):
@@ -165,7 +190,7 @@ def cost_lines(results: Results, runs: Mapping[str, Any]) -> list[dict[str, Any]
                  "reason": "; ".join(dict.fromkeys(found.reason for row in rows if (found := cost.of(row)).reason))}
                 for cost in COSTS
             ],
-            "runs": [runs[row.run.id] for row in rows],
+            "runs": lines_of(rows, runs),
         }
         for label, rows in groups.items()
     ]  # fmt: skip
@@ -184,16 +209,16 @@ def _plain(values: Sequence[float | None]) -> dict[str, Number] | None:
 def _summary(summary: Summary, metric: str) -> dict[str, Number | None]:
     """Mean, half width of its interval, and standard deviation."""
     factor, _ = scale(metric)
+    mean, half_width = mean_and_half_width(summary, metric)
     return {
-        "mean": _number(summary.mean, metric),
-        "half_width": None if summary.half_width is None else _number(summary.half_width, metric),
+        "mean": Number(mean, summary.mean),
+        "half_width": None if half_width is None else Number(half_width, summary.half_width or 0.0),
         "sd": None if summary.sd is None else Number(f"{factor * summary.sd:.3g}", summary.sd),
     }
 
 
 def _number(value: float, metric: str) -> Number:
-    factor, _ = scale(metric)
-    return Number(f"{factor * value:.{2 if factor > 1 else 4}f}", value)
+    return Number(single(value, metric), value)
 
 
 def origins(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
@@ -223,14 +248,15 @@ def doubts(results: Results) -> list[str]:
 
 
 def total_time(results: Results) -> Number:
-    """Time of training of all runs, in hours, minutes and seconds."""
-    seconds = sum(row.train_seconds or 0.0 for row in (*results.teachers, *results.rows))
-    return Number(str(timedelta(seconds=round(seconds))), seconds)
+    """Time of training of all runs, each counted once; its value is in seconds."""
+    seconds = sum({row.run.id: row.train_seconds or 0.0 for row in (*results.teachers, *results.rows)}.values())
+    minutes, rest = divmod(round(seconds), 60)
+    return Number(f"{minutes // 60} h {minutes % 60} min {rest} s", seconds)
 
 
 def relative_link(path: Path, page: Path) -> str:
     """A relative address, whatever the names of the folders."""
-    return quote(Path(os.path.relpath(path, page)).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(path, page)).as_posix()))
 
 
 def _text(path: Path) -> str:

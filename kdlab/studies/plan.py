@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -130,8 +131,21 @@ class Plan:
 
 
 def cell_label(variant: str, values: Settings) -> str:
-    """A cell in words: the variant and the last part of each grid key with its value."""
-    return ", ".join([variant, *(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())])
+    """A cell in words: the variant and the end of each grid key with its value."""
+    names = short_keys(values)
+    return ", ".join([variant, *(f"{names[key]} {value}" for key, value in values.items())])
+
+
+def short_keys(keys: Collection[str]) -> dict[str, str]:
+    """Config keys of one variant, each by as many of its last parts as tell it from the others."""
+
+    def end(key: str, parts: int) -> str:
+        return ".".join(key.split(".")[-parts:])
+
+    return {
+        key: next(end(key, n) for n in itertools.count(1) if all(end(key, n) != end(o, n) for o in keys if o != key))
+        for key in keys
+    }
 
 
 def cells(plan: Plan) -> dict[str, tuple[str, Settings]]:

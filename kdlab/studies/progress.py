@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kdlab.studies.executor import Ended
+from kdlab.studies.formats import single
 from kdlab.studies.ledger import Entry
 from kdlab.studies.plan import Plan
+from kdlab.studies.results import lookup
 
 
 class StudyProgress:
@@ -86,10 +88,8 @@ class StudyProgress:
 
     def _metric(self, ended: Ended) -> str:
         metric = self._plan.metrics[0]
-        node = json.loads(Entry(self._study, ended.run.id).folder.result.read_text(encoding="utf-8"))
-        for part in metric.split("."):
-            node = node.get(part) if isinstance(node, dict) else None
-        return f"{metric} {node:.4f}" if isinstance(node, float) else "done"
+        value = lookup(json.loads(Entry(self._study, ended.run.id).folder.result.read_text(encoding="utf-8")), metric)
+        return f"{metric} {single(value)}" if isinstance(value, float) else "done"
 
 
 def estimate(seconds: float, runs: int, jobs: int) -> timedelta:

@@ -23,7 +23,6 @@ from kdlab.studies.loose import common_folder, read_runs
 from kdlab.studies.page import Section, write_page
 from kdlab.studies.plan import PLAN_FILE
 from kdlab.studies.results import Results, read_results
-from kdlab.studies.statistics import FEW
 from kdlab.studies.tables import markdown
 from kdlab.studies.tidy import tidy, write_csv, write_parquet
 
@@ -140,8 +139,8 @@ def _kind(folder: Path) -> str:
 def _write_parts(results: Results, target: Path, png: bool) -> Section:
     """Write everything but the page."""
     findings = Findings.of(results)
-    if findings.fewest < FEW:
-        log.warning("a cell has %d run(s): below %d seeds an interval says next to nothing", findings.fewest, FEW)
+    for told in findings.too_few:
+        log.warning("%s", told)
     pictures = draw_figures(results)
     _remove_figures(target)
     lines = tidy(results)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kdlab.studies.canvas import COLOURS, GREY, Drawing, LeftOut, Picture, new_figure, noted_seeds
+from kdlab.studies.formats import scale, short_name
+from kdlab.studies.plan import short_keys
 from kdlab.studies.results import Results, Row
 from kdlab.studies.selection import Selection, select
 from kdlab.studies.statistics import Summary
-from kdlab.studies.tables import scale, short_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +23,7 @@ def search_figures(results: Results) -> Iterator[tuple[str, Picture]]:
         cells = list(results.variants.get(variant, {}).values())
         shown = tuple(row for rows in cells for row in rows)
         metric = short_name(selection.search.maximize)
-        for key in selection.search.suggested[0]:
-            last = key.rpartition(".")[2]
+        for key, last in short_keys(selection.search.suggested[0]).items():
             if len({row.run.values[key] for row in shown}) < 2:
                 yield f"{variant}_{last}", LeftOut("no two trials with different values have finished")
                 continue

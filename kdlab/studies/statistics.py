@@ -86,8 +86,10 @@ class PairedDifference:
             return "no common seed"
         if self.difference.sd is None:
             return "not tested: one seed"
-        if self.p_holm is None:
+        if self.p is None:
             return "identical" if self.difference.mean == 0 else "not tested: no spread"
+        if self.p_holm is None:
+            return "not corrected yet"
         if self.p_holm >= SIGNIFICANCE:
             return "not distinguishable"
         return "higher" if self.difference.mean > 0 else "lower"

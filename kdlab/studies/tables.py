@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from kdlab.studies.canvas import Drawing, LeftOut, Picture
 from kdlab.studies.findings import Compared, Findings
+from kdlab.studies.formats import mean_and_half_width, scale, short_name, single
+from kdlab.studies.plan import cells
 from kdlab.studies.reproduction import Reproduction
-from kdlab.studies.results import ACCURACY, Results
+from kdlab.studies.results import ACCURACY, Results, Row, lookup
 from kdlab.studies.search import OF_VALIDATION
 from kdlab.studies.selection import Selection
 from kdlab.studies.statistics import Summary
-
-SHARES = ("accuracy", "top5", "agreement")  # shown in percent
 
 
 def markdown(findings: Findings, pictures: Mapping[str, Picture]) -> str:
@@ -23,9 +23,10 @@ def markdown(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         pictures: file name of each figure beside the page, without suffix -> the figure, or why it was left out.
     """
     results = findings.results
-    parts = [f"# {results.plan.name}", results.plan.question, f"{protocol(results)} {SHOWN}"]
-    parts += [f"**{warning}**" for warning in findings.warnings]
-    parts += [_cells(findings.cells, results.plan.metrics)]
+    about = f"{protocol(results)} {SHOWN} Runs, by the names of their folders: results.csv."
+    parts = [f"# {_plain(results.plan.name)}", results.plan.question, about]
+    parts += [f"**{_plain(warning)}**" for warning in findings.warnings]
+    parts += [_cells(findings)]
     if findings.selections:
         parts += ["## Search", *(_selection(findings, one) for one in findings.selections), SELECTED]
     if findings.compared:
@@ -34,10 +35,17 @@ def markdown(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         parts += ["## Against published numbers", PUBLISHED, _reproduced(findings.reproduced)]
     if results.teachers:
         parts += ["## Teachers", _teachers(results)]
-    parts += [f"![{picture.title}]({name}.svg)" for name, picture in pictures.items() if isinstance(picture, Drawing)]
+    if findings.failed:
+        parts += [
+            "## Runs that failed",
+            "\n".join(_plain(f"* {one.run.label}: {one.reason}") for one in findings.failed),
+        ]
+    parts += [
+        f"![{_plain(picture.title)}]({name}.svg)" for name, picture in pictures.items() if isinstance(picture, Drawing)
+    ]
     left_out = reasons(pictures)
     if left_out:
-        lines = [f"* {', '.join(names)}: {reason}" for reason, names in left_out]
+        lines = [_plain(f"* {', '.join(names)}: {reason}") for reason, names in left_out]
         parts += ["## Figures that were left out", "\n".join(lines)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -51,7 +59,7 @@ def reasons(pictures: Mapping[str, Picture]) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
-SHOWN = "Mean over seeds ± half of the 95% Student-t interval. Runs and their folders: results.csv."
+SHOWN = "Mean over seeds ± half of the 95% Student-t interval, and sample standard deviation (sd)."
 PAIRED = (
     "Differences on equal seeds: mean and 95% Student-t interval, effect size d_z, p of the paired t-test, and p "
     "corrected by Holm over all pairs with the same metric. From a corrected p of 0.05 up the two are not "
@@ -71,22 +79,10 @@ PUBLISHED = (
 )
 
 
-def scale(metric: str) -> tuple[float, str]:
-    """Factor and unit in which a metric is shown."""
-    return (100.0, " %") if metric.rpartition(".")[2] in SHARES else (1.0, "")
-
-
-def short_name(metric: str) -> str:
-    """A metric in few words: ``student.test.accuracy`` is ``test accuracy``."""
-    return metric.removeprefix("student.").replace(".", " ").replace("_", " ")
-
-
 def number(summary: Summary, metric: str) -> str:
     """Mean and half width of the interval: ``97.12 ± 0.31``."""
-    factor, _ = scale(metric)
-    digits = 2 if factor > 1 else 4
-    mean = f"{factor * summary.mean:.{digits}f}"
-    return mean if summary.half_width is None else f"{mean} ± {factor * summary.half_width:.{digits}f}"
+    mean, half_width = mean_and_half_width(summary, metric)
+    return mean if half_width is None else f"{mean} ± {half_width}"
 
 
 def trials(selection: Selection) -> str:
@@ -100,37 +96,53 @@ def trials(selection: Selection) -> str:
 
 
 def protocol(results: Results) -> str:
-    """How the runs were trained and tested, in a sentence."""
+    """How the runs were trained and tested, and what their intervals say nothing of."""
     found = results.protocol
     held = f"{100 * found['val_fraction']:.3g}% of the training images held out" if found["val_fraction"] else (
         "no validation images, nothing selected"
     )  # fmt: skip
-    return f"Protocol: {found['name']}, {found['selection']} ({held}), {found['n_tested']} test images."
+    told = [f"Protocol: {found['name']}, {found['selection']} ({held}), {found['n_tested']} test images."]
+    told.append("All seeds share the split of the data: intervals speak of other seeds, not of other test images.")
+    if any(row.run.needs for row in results.rows) or any(map(_share_teacher, results.cells.values())):
+        told.append(
+            "Where a cell learns from a trained teacher, all its seeds share that one: intervals hold for it, not for "
+            "one trained anew."
+        )
+    return " ".join(told)
 
 
-def _cells(cells: Mapping[str, Mapping[str, Summary]], metrics: Sequence[str]) -> str:
-    header = ["cell", "n"]
+def _share_teacher(rows: Sequence[Row]) -> bool:
+    """Whether runs learnt from one and the same teacher, not each from one of its own."""
+    weights = {lookup(row.result, "teacher.weights_sha256") for row in rows}
+    return len(rows) > 1 and len(weights) == 1 and None not in weights
+
+
+def _cells(findings: Findings) -> str:
+    """Every planned cell, those too of which no run is finished."""
+    header, metrics = ["cell", "n"], findings.results.plan.metrics
     for metric in metrics:
         header += [f"{short_name(metric)}{scale(metric)[1]}", "sd"]
     lines = [_line(header), _line(["---", *["---:"] * (2 * len(metrics) + 1)])]
-    for cell, summary in cells[metrics[0]].items():
+    for cell in cells(findings.results.plan):
         values = []
         for metric in metrics:
-            factor, _ = scale(metric)
-            sd = cells[metric][cell].sd
-            values += [number(cells[metric][cell], metric), "" if sd is None else f"{factor * sd:.3g}"]
-        lines.append(_line([cell, str(summary.n), *values]))
+            summary = findings.cells[metric].get(cell)
+            sd = None if summary is None else summary.sd
+            values += ["no run" if summary is None else number(summary, metric),
+                       "" if sd is None else f"{scale(metric)[0] * sd:.3g}"]  # fmt: skip
+        lines.append(_line([cell, str(len(findings.results.cells.get(cell, []))), *values]))
     return "\n".join(lines)
 
 
 def _selection(findings: Findings, selection: Selection) -> str:
     if selection.best is None:
-        return f"No trial of {selection.search.variant} has finished."
+        return _plain(f"No trial of {selection.search.variant} has finished.")
     reached = [
         f"{short_name(metric)} {number(summaries[selection.best], metric)}{scale(metric)[1]}"
         for metric, summaries in findings.cells.items()
     ]
-    return f"Best of {selection.search.variant}: **{selection.best}**, {trials(selection)}: {', '.join(reached)}."
+    best = f"Best of {selection.search.variant}: **{selection.best}**"
+    return _plain(f"{best}, {trials(selection)}: {', '.join(reached)}.")
 
 
 def _comparisons(compared: Sequence[Compared]) -> str:
@@ -165,7 +177,7 @@ def _teachers(results: Results) -> str:
     lines = [_line(["teacher", "run", *(f"{short_name(metric)}{scale(metric)[1]}" for metric in metrics)])]
     lines.append(_line(["---", "---", *["---:"] * len(metrics)]))
     for row in results.teachers:
-        one = [number(Summary.of([row.metrics[metric]]), metric) if metric in row.metrics else "" for metric in metrics]
+        one = [single(row.metrics[metric], metric) if metric in row.metrics else "" for metric in metrics]
         lines.append(_line([row.run.variant, row.run.id, *one]))
     return "\n".join(lines)
 
@@ -176,4 +188,9 @@ def p_value(p: float) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(_plain(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _plain(text: str) -> str:
+    """A text, whatever the names in it, in one line and without HTML."""
+    return " ".join(text.splitlines()).replace("<", chr(92) + "<")

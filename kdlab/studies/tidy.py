@@ -51,19 +51,18 @@ def write_csv(lines: Sequence[Line], path: Path) -> None:
         writer.writerows(lines)
 
 
-def write_parquet(lines: Sequence[Line], path: Path) -> bool:
-    """Write the table as Parquet, atomically, where pyarrow is installed; returns whether it is.
+def write_parquet(lines: Sequence[Line], path: Path) -> None:
+    """Write the table as Parquet, atomically, where pyarrow is installed.
 
     Without it a file of before goes: it would tell of other runs than the CSV beside it.
     """
     if importlib.util.find_spec("pyarrow") is None:
         path.unlink(missing_ok=True)
-        return False
+        return
     pyarrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
     columns = {name: _one_type([line[name] for line in lines]) for name in lines[0]}
     with atomic_write(path) as part:
         parquet.write_table(pyarrow.table(columns), part)
-    return True
 
 
 def _one_type(values: Sequence[Any]) -> Sequence[Any]:

@@ -8,7 +8,7 @@ import torch
 
 from kdlab.losses import SoftTargets
 from kdlab.studies.answers import answer_figures, confusion_of, teacher_of, wrong_labels
-from kdlab.studies.canvas import Drawing, LeftOut
+from kdlab.studies.canvas import Drawing, LeftOut, is_logarithmic
 from kdlab.studies.costs import COSTS, Point, accuracy_against, pareto_front
 from kdlab.studies.curves import training_curves
 from kdlab.studies.figures import draw_figures, heat_map, metric_against
@@ -56,6 +56,58 @@ def test_a_line_runs_through_the_means(folder):
     )
 
 
+def test_a_grid_figure_names_the_runs_of_its_dashed_lines_too(folder):
+    pictures = draw_figures(read_results(folder))
+    assert len(pictures["kd_alpha"].rows) == 12 + 3
+    assert {row.run.variant for row in pictures["kd_alpha"].rows} == {"kd", "plain"}
+    assert len(pictures["kd_alpha_temperature"].rows) == 12
+
+
+@pytest.mark.parametrize(
+    ("values", "logarithmic"),
+    [
+        ([1e-3, 1e-2, 1e-1], True),
+        ([1, 2, 4, 10], True),
+        ([1, 4, 16], True),
+        ([0.1, 0.5, 0.9], False),  # nine times, but evenly as they are
+        ([n / 10 for n in range(1, 11)], False),
+        ([1, 2, 4, 8], False),  # not more than eight times
+        ([0, 1, 10, 100], False),  # 0 has no logarithm
+        ([1, 100], False),  # two points look alike on any axis
+    ],
+)
+def test_values_that_are_even_in_their_logarithm(values, logarithmic):
+    assert is_logarithmic(values) is logarithmic
+
+
+def test_a_grid_of_powers_has_a_logarithmic_axis(folder):
+    plan = json.loads((folder / "study.json").read_text())
+    for run in plan["runs"]:
+        if run["variant"] == "kd":
+            alpha, temperature = run["values"].values()
+            run["values"] = {"optimizer.init_args.lr": {(0.1, 1): 0.001, (0.9, 1): 0.01}.get((alpha, temperature), 0.1)}
+    plan["comparisons"] = []
+    (folder / "study.json").write_text(json.dumps(plan))
+    (axis,) = metric_against(read_results(folder), "kd", "optimizer.init_args.lr").axes
+    assert axis.get_xscale() == "log"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+
+
+def test_keys_that_end_alike_have_figures_of_their_own(folder):
+    plan = json.loads((folder / "study.json").read_text())
+    for run in plan["runs"]:
+        if run["variant"] == "kd":
+            run["values"] = dict(
+                zip(("model.student.width", "model.teacher.width"), run["values"].values(), strict=True)
+            )
+    plan["comparisons"] = []
+    (folder / "study.json").write_text(json.dumps(plan))
+    pictures = draw_figures(read_results(folder))
+    assert {"kd_student.width", "kd_teacher.width", "kd_student.width_teacher.width"} <= set(pictures)
+    labels = {line.get_label() for line in pictures["kd_student.width"].figure.axes[0].lines}
+    assert {"kd, teacher.width 1", "kd, teacher.width 4"} <= labels
+
+
 def test_a_heat_map_has_the_mean_of_each_pair(folder):
     axis = heat_map(read_results(folder), "kd", "model.alpha", "model.temperature").axes[0]
     assert sorted(text.get_text() for text in axis.texts) == ["91.17", "91.17", "96", "96"]
@@ -81,6 +133,7 @@ def test_cells_that_cannot_be_told_apart_get_several_figures(tmp_path, write_res
     pictures = draw_figures(results)
     lines = [len(pictures[name].figure.axes[0].lines) for name in ("curves_1", "curves_2")]
     assert lines == [12, 2]
+    assert len({line.get_marker() for line in pictures["curves_1"].figure.axes[0].lines}) == 12
 
 
 def test_the_title_counts_what_was_averaged(folder, profiled):
@@ -120,6 +173,16 @@ def test_names_are_no_paths_and_no_formulas(tmp_path, write_result):
     assert all("/" not in name for name in pictures)
     assert len([name for name in pictures if name.endswith("confusion") or name.endswith("confusion-2")]) == 2
     pictures["curves"].figure.savefig(tmp_path / "curves.svg")
+
+
+def test_long_names_make_files_that_a_disk_takes(tmp_path, write_result):
+    from kdlab.studies.loose import read_runs
+
+    for number in range(2):
+        write_result(tmp_path / f"{number}", 0.9, 0, name="ü" * 300 + str(number))
+    names = list(draw_figures(read_runs([tmp_path / "0", tmp_path / "1"])[0]))
+    assert max(len(name.encode()) for name in names) <= 110
+    assert len(names) == len(set(names)) > 6
 
 
 # -- costs ---------------------------------------------------------------------------------------------------------
@@ -209,7 +272,8 @@ def test_student_and_teacher_stand_side_by_side(folder):
         "teacher, n = 8",
         "student, n = 24",
     ]
-    assert len(pictures["kd_confusion"].rows) == 3
+    for name in ("kd_confusion", "kd_accuracy_by_class"):
+        assert [row.run.id for row in pictures[name].rows] == [*(f"kd0.1-1-{seed}" for seed in range(3)), "teacher0"]
     assert isinstance(pictures["kd_accuracy_by_class"], Drawing)
     assert pictures["plain_confusion"] == LeftOut("the run of the teacher was not found")
 
@@ -230,7 +294,10 @@ def test_the_teacher_of_a_lone_run_lies_beside_its_weights(tmp_path, write_resul
     (results,) = read_runs([tmp_path / "kd"])
     teacher = teacher_of(results, results.rows[0])
     assert not isinstance(teacher, str)
-    assert teacher["student"]["test"]["accuracy"] == 0.99
+    assert (teacher.run.role, teacher.run.id, teacher.accuracy) == ("teacher", "teacher", 0.99)
+    (results,) = read_runs([tmp_path / "kd", tmp_path / "teacher"])
+    found = teacher_of(results, next(row for row in results.rows if row.run.id == "kd"))
+    assert found in results.rows
 
 
 def test_the_first_analysed_run_gives_the_reliability_diagram(folder):
@@ -245,6 +312,11 @@ def test_the_first_analysed_run_gives_the_reliability_diagram(folder):
     pictures = dict(answer_figures(read_results(folder)))
     drawn = pictures["kd_reliability_student"]
     assert [row.run.id for row in drawn.rows] == ["kd0.9-4-1"]
+    content["splits"]["test"]["calibration"]["teacher"] = as_plain_data(calibration)
+    (folder / "kd0.9-4-1" / "analysis" / "analysis.json").write_text(json.dumps(content))
+    with_matrices(folder)
+    both = dict(answer_figures(read_results(folder)))["kd_reliability_teacher"]
+    assert [row.run.id for row in both.rows] == ["kd0.9-4-1", "teacher0"]
     assert drawn.figure.axes[0].get_title() == f"student: reliability, ECE {calibration.ece:.3f}, n = 3"
     assert "kd_reliability_teacher" not in pictures
     assert pictures["plain_reliability"] == LeftOut(

@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from kdlab.studies.page import TEMPLATES
 from kdlab.studies.plan import Plan, PlannedRun
 from kdlab.studies.published import Published
 from kdlab.studies.report import write_report, write_reports
@@ -130,6 +131,62 @@ def test_aggregated_numbers_name_their_runs(study):
     comparison = text[text.index('id="s1-comparisons"') :].split("</tr>")[1]
     assert comparison.count('href="#s1-run-') == 6
     assert "not measured: no &lt;counter&gt;" in text
+
+
+def test_a_run_of_two_cells_has_a_line_in_each(folder):
+    plan = json.loads((folder / "study.json").read_text())
+    shared = [run | {"variant": "twin"} for run in plan["runs"] if run["variant"] == "plain"]
+    (folder / "study.json").write_text(json.dumps(plan | {"runs": plan["runs"] + shared}))
+    write_report(folder)
+    text = (folder / "report" / "report.html").read_text()
+    for cell, anchor in (("plain", "plain0"), ("twin", "plain0-2")):
+        assert text.count(f'<a href="#s1-run-{anchor}">{cell}, seed 0</a>') >= 2  # its cell, and figures
+        line = text[text.index(f'<tr id="s1-run-{anchor}">') :].split("</tr>")[0]
+        assert f"<td>{cell}</td>" in line
+    identifiers = Page(folder / "report" / "report.html").values("id")
+    assert len(identifiers) == len(set(identifiers))
+    # 16 runs of 1.5 s, each trained once
+    assert '<data value="24.0">0 h 0 min 24 s</data> in all <data value="16">16</data> runs' in text
+
+
+def test_the_teacher_of_a_figure_has_a_line_though_it_is_no_result(tmp_path, write_result):
+    student = {"test": {"accuracy": 0.9}, "confusion_matrix": [[3, 1], [1, 3]], "weights_sha256": "t"}
+    write_result(tmp_path / "teacher", 0.99, 0, student=student)
+    weights = str(tmp_path / "teacher" / "student.safetensors")
+    write_result(tmp_path / "kd", 0.9, 0, student=student, teacher={"weights_sha256": "t", "checkpoint": weights})
+    (path, _) = write_reports([tmp_path / "kd"])
+    text = path.read_text()
+    figure = text[text.index('<figure id="s1-kd_confusion"') :].split("</figure>")[0]
+    assert 'href="#s1-run-teacher">teacher, seed 0</a>' in figure
+    assert '<tr id="s1-run-teacher">' in text
+    Page(path)
+
+
+NODE = shutil.which("node")
+SORTS = """
+global.document = { querySelectorAll: () => [] };
+eval(require("fs").readFileSync(0, "utf8").split("// -- figures")[0].replace('"use strict";', "") + "; global.sort = sortBy");
+const cell = (number, text) => ({ querySelector: () => (number === null ? null : { value: String(number) }), textContent: text });
+const rows = [cell(null, "not measured: x"), cell(10, "10"), cell(null, ""), cell(2, "2")].map((one) => ({ cells: [one] }));
+let order = [];
+const body = { rows, append: (...sorted) => { order = sorted.map((row) => row.cells[0].textContent); } };
+let sorted = "none";
+const header = {
+  cellIndex: 0, classList: { contains: (name) => name === "number" },
+  closest: () => ({ tBodies: [body], tHead: { querySelectorAll: () => [] } }),
+  getAttribute: () => sorted, setAttribute: (_, value) => { sorted = value; },
+};
+sort(header); console.log(JSON.stringify(order));
+sort(header); console.log(JSON.stringify(order));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="no Node.js on PATH")
+def test_words_among_numbers_stay_at_the_end_whichever_way_is_sorted():
+    script = (TEMPLATES / "page.js").read_text()
+    told = subprocess.run([NODE, "-e", SORTS], input=script, capture_output=True, text=True, check=True).stdout
+    ends = ["not measured: x", ""]
+    assert [json.loads(line) for line in told.splitlines()] == [["2", "10", *ends], ["10", "2", *ends]]
 
 
 def test_the_best_trial_of_a_search_is_named_with_its_numbers_and_runs(searched):

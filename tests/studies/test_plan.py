@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdlab.errors import UsageError
-from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant, cells, compared_cells
+from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant, cell_label, cells, compared_cells
 from kdlab.studies.published import Published
 from kdlab.studies.study import Comparison
 
@@ -81,6 +81,13 @@ def test_a_searched_variant_takes_part_with_its_best_trial(of, against, compared
 def test_no_other_trial_of_a_search_can_be_compared():
     with pytest.raises(UsageError, match=r"which is no cell other than plain; name a variant or grid values"):
         compared_cells(SEARCHED, Comparison({"variant": "found", "model.alpha": 0.75}, {"variant": "plain"}), BEST)
+
+
+def test_keys_that_end_alike_are_told_apart():
+    values = {"model.student.width": 1, "model.teacher.network.width": 2, "width": 3, "model.alpha": 4}
+    assert cell_label("kd", values) == "kd, student.width 1, network.width 2, width 3, alpha 4"
+    two = {"model.a.network.width": 1, "model.b.network.width": 2}
+    assert cell_label("kd", two) == "kd, a.network.width 1, b.network.width 2"
 
 
 def test_what_is_to_come_are_the_other_trials_with_all_seeds():

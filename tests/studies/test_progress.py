@@ -52,6 +52,14 @@ def test_each_run_has_its_line(study, capsys):
     ]
 
 
+def test_a_small_number_keeps_its_digits(study, capsys):
+    result = {"student": {"test": {"accuracy": 0.00001234}}, "train_seconds": 4.0}
+    (study / RUNS[1].id / "result.json").write_text(json.dumps(result))
+    with StudyProgress(PLAN, study, total=1, jobs=1) as progress:
+        progress.report(Ended(RUNS[1], "done", 4.0))
+    assert "student.test.accuracy 0.00001234 (4 s)" in capsys.readouterr().err
+
+
 def test_a_round_of_a_search_may_have_fewer_runs_than_expected(study, capsys):
     with StudyProgress(PLAN, study, total=9, jobs=1) as progress:
         progress.report(Ended(RUNS[1], "done", 4.0))

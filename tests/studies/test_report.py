@@ -4,13 +4,16 @@ import csv
 import json
 import logging
 import math
+import os
 import statistics
 
 import pytest
 from scipy import stats
 
 from kdlab.errors import IntegrityError, UsageError
+from kdlab.studies.formats import mean_and_half_width
 from kdlab.studies.report import find_runs, write_report, write_reports
+from kdlab.studies.statistics import Summary
 from kdlab.verbs import run_verb
 
 METRIC = "student.test.accuracy"
@@ -125,12 +128,144 @@ def test_few_seeds_and_missing_runs_are_told(folder, caplog):
     with caplog.at_level(logging.WARNING):
         results = write_report(folder)
     assert [run.id for run in results.missing] == ["teacher0", "plain1", "plain2"]
-    assert "a cell has 1 run(s): below 3 seeds an interval says next to nothing" in caplog.text
+    assert "a cell has n = 1. Below 3 seeds an interval says next to nothing" in caplog.text
     text = (folder / "report" / "tables.md").read_text()
     assert "**Not finished: 3 of 16 runs are missing.**" in text
     assert "**Warning: a cell has n = 1." in text
     assert "| not tested: one seed |" in text
     assert summary(folder)["runs_missing"] == ["teacher0", "plain1", "plain2"]
+
+
+def test_pairs_with_few_common_seeds_are_told(folder, write_result, caplog):
+    plan = json.loads((folder / "study.json").read_text())
+    for run in plan["runs"]:
+        if run["variant"] == "plain" and run["seed"] != 1:  # 1, 3, 4 against 0, 1, 2
+            run["id"], run["seed"] = f"plain{run['seed'] // 2 + 3}", run["seed"] // 2 + 3
+            write_result(folder / run["id"], 0.9, run["seed"])
+    (folder / "study.json").write_text(json.dumps(plan))
+    with caplog.at_level(logging.WARNING):
+        write_report(folder)
+    told = (
+        "2 of 2 compared pairs have fewer than 3 seeds in common, for example kd, alpha 0.1, temperature 1 against "
+        "plain (n = 1)."
+    )
+    assert told in caplog.text
+    for name in ("tables.md", "report.html"):
+        text = (folder / "report" / name).read_text()
+        assert f"Warning: {told}" in text
+        assert "a cell has n" not in text
+
+
+def test_a_cell_of_which_no_run_is_finished_stays_in_the_tables(folder):
+    for path in folder.glob("kd0.1-4-*/result.json"):
+        path.unlink()
+    write_report(folder)
+    assert "| kd, alpha 0.1, temperature 4 | 0 | no run |  | no run |  |" in (folder / "report/tables.md").read_text()
+    text = (folder / "report" / "report.html").read_text()
+    row = text[text.index('<th scope="row">kd, alpha 0.1, temperature 4</th>') :].split("</tr>")[0]
+    assert '<data value="0">0</data>' in row
+    assert row.count("no run") == 2
+    cells = {cell["cell"]: cell["metrics"][METRIC]["n"] for cell in summary(folder)["cells"]}
+    assert set(cells.values()) == {3}
+    assert "kd, alpha 0.1, temperature 4" not in cells
+
+
+def test_failed_runs_are_named_apart_from_those_to_come(folder):
+    for name in ("plain1", "plain2"):
+        (folder / name / "result.json").unlink()
+    content = {"exit_code": 5, "output": ["kdlab: error: the loss is nan | <b>"]}
+    (folder / "plain1" / "failed.json").write_text(json.dumps(content))
+    (folder / "plain0" / "failed.json").write_text(json.dumps(content))  # and done since
+    write_report(folder)
+    reason = "exit code 5: the loss is nan | <b>"
+    assert summary(folder)["runs_failed"] == [{"run": "plain1", "label": "plain, seed 1", "reason": reason}]
+    assert summary(folder)["runs_missing"] == ["plain2"]
+    text = (folder / "report" / "tables.md").read_text()
+    assert "**Not finished: 1 of 16 runs are missing.**" in text
+    assert "**Failed: 1 of 16 runs, named below with their reasons." in text
+    assert "## Runs that failed\n\n* plain, seed 1: exit code 5: the loss is nan | \\<b>\n" in text
+    page = (folder / "report" / "report.html").read_text()
+    assert "1 run failed" in page
+    assert "<li>plain, seed 1: exit code 5: the loss is nan | &lt;b&gt;</li>" in page
+    assert "1 run is missing" in page
+    assert "<li>plain, seed 2</li>" in page
+
+
+def test_what_intervals_say_nothing_of_is_told_where_the_protocol_stands(folder, tmp_path, write_result):
+    split = "All seeds share the split of the data: intervals speak of other seeds, not of other test images."
+    teacher = "Where a cell learns from a trained teacher, all its seeds share that one"
+    write_report(folder)
+    for name in ("tables.md", "report.html"):
+        assert split in (folder / "report" / name).read_text()
+        assert teacher in (folder / "report" / name).read_text()
+    # each seed has its own: a mean of the student's weights
+    for name, weights in (("own", "ab"), ("shared", "aa")):
+        for seed in (0, 1):
+            write_run(
+                write_result, tmp_path / name / f"kd-seed{seed}", 0.9, seed, teacher={"weights_sha256": weights[seed]}
+            )
+        write_reports([tmp_path / name])
+        text = (tmp_path / name / "report" / "tables.md").read_text()
+        assert split in text
+        assert (teacher in text) is (name == "shared")
+
+
+def test_small_numbers_have_the_decimals_of_their_intervals(folder):
+    for seed, nll in enumerate((0.00011, 0.00012, 0.00016)):
+        path = folder / f"plain{seed}" / "result.json"
+        result = json.loads(path.read_text())
+        result["student"]["test"]["nll"] = nll
+        path.write_text(json.dumps(result))
+    write_report(folder)
+    # mean 0.00013, sd 0.0000264575, half width 4.302653 sd / sqrt(3) = 0.0000657
+    assert (
+        "| plain | 3 | 91.00 ± 2.48 | 1 | 0.000130 ± 0.000066 | 2.65e-05 |"
+        in (folder / "report" / "tables.md").read_text()
+    )
+    page = (folder / "report" / "report.html").read_text()
+    assert ">0.000130</data> ± <data" in page
+    assert '<data value="0.00011">0.0001100</data>' in page
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "half_width", "shown"),
+    [
+        ("student.test.accuracy", 0.912345, 0.000001, ("91.23", "0.00")),  # always hundredths of a percent
+        ("student.noise.corrected_rate", 0.5, 0.1, ("50.00", "10.00")),
+        ("analysis.train.noise_memorised_rate", 0.5, None, ("50.00", None)),
+        ("student.test.nll", 0.3456, 0.0996, ("0.346", "0.100")),
+        ("student.test.nll", 0.3456, None, ("0.3456", None)),
+        ("student.test.nll", 0.00003456, None, ("0.00003456", None)),
+        ("student.test.nll", 0.5, 0.0, ("0.5000", "0.0000")),
+        ("student.test.nll", 0.5, 1e-17, ("0.5000000", "0.0000000")),
+        ("train_seconds", 1234.56, 78.9, ("1235", "79")),
+    ],
+)
+def test_numbers_have_as_many_decimals_as_say_something(metric, value, half_width, shown):
+    assert mean_and_half_width(Summary(3, value, None, half_width), metric) == shown
+
+
+def test_names_of_many_lines_and_html_do_not_break_the_table(folder):
+    plan = json.loads((folder / "study.json").read_text())
+    for run in plan["runs"]:
+        run["variant"] = run["variant"].replace("plain", "a\n| <b>")
+    plan["comparisons"][0]["against"] = {"variant": "a\n| <b>"}
+    (folder / "study.json").write_text(json.dumps(plan))
+    write_report(folder)
+    text = (folder / "report" / "tables.md").read_text()
+    assert "| a \\| \\<b> | 3 | 91.00" in text
+    assert not any(line.startswith("| \\<b>") for line in text.splitlines())
+
+
+def test_names_that_are_no_utf8_are_shown_as_their_bytes(tmp_path, write_result, figures):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    name = os.fsdecode(b"\xe9-seed0")
+    write_result(folder / name, 0.9, 0, name=name, environment={"command": f"fit {name}"})
+    page, (results,) = write_reports([folder])
+    assert (results.rows[0].run.id, results.plan.name) == ("\\xe9-seed0", "caf\\xe9: Digits")
+    assert 'href="../%E9-seed0/result.json"' in page.read_text(encoding="utf-8")
+    for name in ("results.csv", "tables.md"):
+        assert "\\xe9" in (page.parent / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,11 @@ def test_what_cannot_be_tested_is_said(first, second, verdict):
     assert result.verdict == verdict
 
 
+def test_a_test_before_its_correction_has_no_verdict():
+    result = PairedDifference.of(by_seed(SECOND_DRUG), by_seed(FIRST_DRUG))
+    assert (result.p_holm, result.verdict) == (None, "not corrected yet")
+
+
 def test_a_spread_below_the_rounding_of_float32_is_none():
     """One image of 360 more on every seed: equal differences, but not in the last digit of float32."""
     counts = {seed: 300 + 7 * seed for seed in range(5)}

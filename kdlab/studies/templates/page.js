@@ -2,11 +2,10 @@
 
 // -- tables that sort -------------------------------------------------------------------------------------------------
 
-function sortKey(row, column) {
-  const cell = row.cells[column];
+function sortKey(cell, numeric) {
   const number = cell.querySelector("data");
   if (number) return Number(number.value);
-  return cell.textContent.trim();
+  return numeric ? "" : cell.textContent.trim(); // among numbers, words say why there is none
 }
 
 function compareKeys(a, b) {
@@ -19,7 +18,8 @@ function sortBy(header) {
   const column = header.cellIndex;
   const rising = header.getAttribute("aria-sort") !== "ascending";
   const body = table.tBodies[0];
-  const rows = Array.from(body.rows, (row) => ({ row, key: sortKey(row, column) }));
+  const numeric = header.classList.contains("number");
+  const rows = Array.from(body.rows, (row) => ({ row, key: sortKey(row.cells[column], numeric) }));
   const empty = rows.filter((line) => line.key === "");
   const full = rows.filter((line) => line.key !== "");
   full.sort((a, b) => (rising ? compareKeys(a.key, b.key) : compareKeys(b.key, a.key)));
