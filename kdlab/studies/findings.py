@@ -141,7 +141,7 @@ class Findings:
                 "variant": rows[0].run.variant,
                 **rows[0].run.values,
                 "runs": [row.run.id for row in rows],
-                "metrics": {metric: asdict(self.cells[metric][cell]) for metric in self.results.plan.metrics},
+                "metrics": {metric: asdict(found[cell]) for metric, found in self.cells.items() if cell in found},
             }
 
 

@@ -104,7 +104,9 @@ def cell_line(findings: Findings, cell: str, runs: Runs) -> dict[str, Any]:
     return {
         "label": cell,
         "n": len(rows),
-        "values": [_summary(found[cell], metric) if rows else None for metric, found in findings.cells.items()],
+        "values": [
+            _summary(found[cell], metric) if cell in found else None for metric, found in findings.cells.items()
+        ],
         "runs": lines_of(rows, runs),
     }
 
@@ -117,7 +119,7 @@ def selection_lines(findings: Findings, runs: Runs) -> list[dict[str, Any]]:
             "best": one.best,
             "reached": [
                 {"metric": short_name(metric), "unit": scale(metric)[1], **_summary(summaries[one.best], metric)}
-                for metric, summaries in findings.cells.items() if one.best
+                for metric, summaries in findings.cells.items() if one.best in summaries
             ],
             "runs": lines_of(findings.results.cells.get(one.best or "", []), runs),
             "selected": trials(one),

@@ -89,7 +89,7 @@ class StudyProgress:
     def _metric(self, ended: Ended) -> str:
         metric = self._plan.metrics[0]
         value = lookup(json.loads(Entry(self._study, ended.run.id).folder.result.read_text(encoding="utf-8")), metric)
-        return f"{metric} {single(value)}" if isinstance(value, float) else "done"
+        return f"{metric} {single(value)}" if isinstance(value, float) else f"done, but its result has no {metric}"
 
 
 def estimate(seconds: float, runs: int, jobs: int) -> timedelta:

@@ -137,8 +137,12 @@ class Results:
         return variants
 
     def by_cell(self, metric: str) -> dict[str, dict[int, float]]:
-        """Label of each cell -> seed -> value."""
-        return {cell: {row.run.seed: row.metrics[metric] for row in rows} for cell, rows in self.cells.items()}
+        """Label of each cell that has it -> seed -> value."""
+        found = {
+            cell: {row.run.seed: row.metrics[metric] for row in rows if metric in row.metrics}
+            for cell, rows in self.cells.items()
+        }
+        return {cell: values for cell, values in found.items() if values}
 
 
 def read_results(folder: Path) -> Results:
@@ -158,6 +162,9 @@ def read_results(folder: Path) -> Results:
     students = tuple(row for row in rows if row.run.role == "student")
     if not students:
         raise UsageError(f"{folder} has no finished run yet; run the study first: python -m kdlab study FILE")
+    for metric in plan.metrics:  # a student without a teacher has no agreement with one, for instance
+        if not any(metric in row.metrics for row in students):
+            raise UsageError(f"metrics: {metric} is no number in any result; {_numbers(students[0].result)}")
     for row in students[1:]:
         _check_same_protocol(students[0], row)
     teachers = tuple(row for row in rows if row.run.role == "teacher")
@@ -168,14 +175,13 @@ def read_row(run: PlannedRun, folder: Path, metrics: Sequence[str]) -> Row:
     """Read what a finished run left.
 
     Raises:
-        UsageError: if its result lacks one of the metrics; a teacher's may.
+        UsageError: if its result lacks the accuracy, or, of a student, the first metric.
         IntegrityError: if its result cannot be read.
     """
     result = _read_result(folder / "result.json")
     row = Row(run, folder, {}, result)
     values = {metric: value for metric in metrics if (value := row.number(metric)) is not None}
-    for metric in (ACCURACY, *metrics):
-        # a teacher has no agreement with a teacher, for instance
+    for metric in (ACCURACY, *metrics[:1]):
         if row.number(metric) is None and (run.role == "student" or metric == ACCURACY):
             raise UsageError(f"metrics: {metric} is no number in the result of {run.label}; {_numbers(result)}")
     return Row(run, folder, values, result)

@@ -128,7 +128,8 @@ def _cells(findings: Findings) -> str:
         for metric in metrics:
             summary = findings.cells[metric].get(cell)
             sd = None if summary is None else summary.sd
-            values += ["no run" if summary is None else number(summary, metric),
+            nothing = "n/a" if cell in findings.results.cells else "no run"
+            values += [nothing if summary is None else number(summary, metric),
                        "" if sd is None else f"{scale(metric)[0] * sd:.3g}"]  # fmt: skip
         lines.append(_line([cell, str(len(findings.results.cells.get(cell, []))), *values]))
     return "\n".join(lines)
@@ -139,8 +140,8 @@ def _selection(findings: Findings, selection: Selection) -> str:
         return _plain(f"No trial of {selection.search.variant} has finished.")
     reached = [
         f"{short_name(metric)} {number(summaries[selection.best], metric)}{scale(metric)[1]}"
-        for metric, summaries in findings.cells.items()
-    ]
+        for metric, summaries in findings.cells.items() if selection.best in summaries
+    ]  # fmt: skip
     best = f"Best of {selection.search.variant}: **{selection.best}**"
     return _plain(f"{best}, {trials(selection)}: {', '.join(reached)}.")
 

@@ -14,6 +14,7 @@ from kdlab.studies.costs import COSTS, parameters
 from kdlab.studies.results import PROTOCOL, Results, Row
 
 VERSIONS = ("kdlab", "torch", "lightning", "torchvision", "numpy")
+ASKED = ("images_answered", "images_computed")  # by a teacher that remembers
 Line = dict[str, Any]
 
 
@@ -33,6 +34,7 @@ def _line(row: Row, keys: Sequence[str], metrics: Sequence[str]) -> Line:
         "seed": run.seed,
         **{metric: row.metrics.get(metric) for metric in metrics},
         "train_seconds": row.train_seconds,
+        **{f"teacher_{count}": row.number(f"teacher.{count}") for count in ASKED},
         "parameters": parameters(row),
         **{cost.column: cost.of(row).value for cost in COSTS},
         **{key: row.protocol[key] for key in PROTOCOL},

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import statistics
 
 import pytest
@@ -90,6 +91,18 @@ def test_the_csv_leads_from_every_number_to_its_run(folder):
     assert {(row["model.alpha"], row["model.temperature"]) for row in rows if row["variant"] == "kd"} == {
         ("0.1", "1"), ("0.1", "4"), ("0.9", "1"), ("0.9", "4"),
     }  # fmt: skip
+
+
+def test_the_csv_says_how_often_a_remembered_teacher_was_asked(folder):
+    result = json.loads((folder / "plain1" / "result.json").read_text())
+    teacher = {"images_answered": 600, "images_computed": 60}
+    (folder / "plain1" / "result.json").write_text(json.dumps(result | {"teacher": teacher}))
+    write_report(folder)
+    rows = {row["run"]: row for row in csv.DictReader((folder / "report" / "results.csv").open())}
+    asked = [
+        (rows[run]["teacher_images_answered"], rows[run]["teacher_images_computed"]) for run in ("plain1", "plain2")
+    ]
+    assert asked == [("600", "60"), ("", "")]
 
 
 def test_figures_of_every_key_heat_map_and_curves(folder, figures):
@@ -293,6 +306,29 @@ def test_an_unknown_metric_is_told(folder):
         UsageError,
         match=r"metrics: student.test.f1 is no number in the result of plain, seed 0; there are: student.test.accuracy, student.test.nll",
     ):
+        write_report(folder)
+
+
+def test_a_metric_that_some_students_lack_is_left_out_there(folder):
+    """A student without a teacher has no agreement with one."""
+    metric = "student.test.agreement"
+    for path in folder.glob("kd*/result.json"):
+        result = json.loads(path.read_text())
+        result["student"]["test"]["agreement"] = 0.97
+        path.write_text(json.dumps(result))
+    plan = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps(plan | {"metrics": [METRIC, metric]}))
+    write_report(folder)
+    plain, kd = summary(folder)["cells"][:2]
+    assert list(plain["metrics"]) == [METRIC]
+    assert kd["metrics"][metric]["mean"] == pytest.approx(0.97)
+    text = (folder / "report" / "tables.md").read_text()
+    assert re.search(r"^\| plain \| 3 \| 91\.00 ± 2\.48 \| 1 \| n/a \|", text, re.MULTILINE)
+    assert '<span class="missing">n/a</span>' in (folder / "report" / "report.html").read_text()
+    compared = [one for one in summary(folder)["comparisons"] if one["metric"] == metric]
+    assert {one["verdict"] for one in compared} == {"no common seed"}
+    (folder / "study.json").write_text(json.dumps(plan | {"metrics": [METRIC, "student.test.f1"]}))
+    with pytest.raises(UsageError, match=r"^metrics: student.test.f1 is no number in any result; there are: student"):
         write_report(folder)
 
 
