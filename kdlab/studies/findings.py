@@ -178,6 +178,8 @@ def compare(results: Results, selections: Sequence[Selection] = ()) -> list[Comp
         pairs = [
             pair for comparison in results.plan.comparisons for pair in compared_cells(results.plan, comparison, best)
         ]
+        # a student without a teacher has no agreement with one, which no seed would change
+        pairs = [pair for pair in pairs if all(cell in values or cell not in results.cells for cell in pair)]
         tests = [PairedDifference.of(values.get(cell, {}), values.get(other, {})) for cell, other in pairs]
         corrected = iter(holm([test.p for test in tests if test.p is not None]))
         for (cell, against), test in zip(pairs, tests, strict=True):
