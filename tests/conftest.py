@@ -30,10 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     hands_out = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if not hands_out:
         import lightning.pytorch  # noqa: F401
+        import torch
 
         from kdlab.allocation import keep_freed_memory
 
         keep_freed_memory()
+        torch.set_num_threads(1)  # from the first import of a test on: threads do not survive a fork
 
 
 @pytest.fixture(autouse=True)

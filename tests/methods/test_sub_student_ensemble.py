@@ -256,8 +256,11 @@ def test_members_may_have_different_teachers_and_each_answers_its_own_pupil(fit,
     fit(system, max_epochs=1, limit_train_batches=1)
     batch = sixty_four._replace(**{name: getattr(sixty_four, name)[:63] for name in sixty_four._fields})
     answers = system.ask_teacher(batch).members
-    assert answers[0].logits.equal(system.methods[0].teacher.network(batch.image[:21]))
-    assert answers[1].logits.equal(other.network(batch.image[21:42]))
+    for answer, network, mine in (
+        (answers[0], system.methods[0].teacher.network, batch.image[:21]),
+        (answers[1], other.network, batch.image[21:42]),
+    ):  # equal up to the rounding of folded batch norms
+        torch.testing.assert_close(answer.logits, network(mine), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("change", ["recipe", "checkpoint", "network"])

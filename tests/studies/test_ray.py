@@ -154,7 +154,7 @@ def test_runs_end_as_they_do_on_one_machine(two_nodes, study):
         "s": ("done", ""),
         "free": ("done", ""),
         "f": ("failed", "exit code 5: the loss is nan"),
-        "b": ("blocked", "it needs f, seed 0, which failed"),
+        "b": ("blocked", "it needs f, seed 0, which is not done"),
         "dead": ("failed", "exit code 137: no output"),
         "orphan": ("done", ""),  # Ray gave it to another worker
     }
