@@ -119,7 +119,7 @@ def selection_lines(findings: Findings, runs: Runs) -> list[dict[str, Any]]:
             "best": one.best,
             "reached": [
                 {"metric": short_name(metric), "unit": scale(metric)[1], **_summary(summaries[one.best], metric)}
-                for metric, summaries in findings.cells.items() if one.best in summaries
+                for metric, summaries in findings.cells.items() if one.best and one.best in summaries
             ],
             "runs": lines_of(findings.results.cells.get(one.best or "", []), runs),
             "selected": trials(one),
