@@ -20,7 +20,9 @@ def search_figures(results: Results) -> Iterator[tuple[str, Picture]]:
     """For each search what it maximizes against each of its keys, with the best trial marked."""
     for selection in select(results):
         variant = selection.search.variant
-        cells = list(results.variants.get(variant, {}).values())
+        scored = ([row for row in rows if selection.search.maximize in row.metrics]
+                  for rows in results.variants.get(variant, {}).values())  # fmt: skip
+        cells = [rows for rows in scored if rows]
         shown = tuple(row for rows in cells for row in rows)
         metric = short_name(selection.search.maximize)
         for key, last in short_keys(selection.search.suggested[0]).items():

@@ -110,6 +110,7 @@ class CachedTeacher(Teacher):
     def start(self, student: nn.Module) -> None:
         """Ask the teacher itself until `remember`: what comes first are blank images, which count for nothing."""
         self.file = self._table = None
+        self.teacher.start(student)
 
     def remember(self, images: TrainingImages, precision: str, device: torch.device) -> None:
         """Open the file, or make it.
