@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from kdlab.studies.canvas import COLOURS, MARKERS, Drawing, LeftOut, Picture, band, new_figure, noted_seeds, shades
 from kdlab.studies.results import Results, Row, curve
 from kdlab.studies.statistics import Summary
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_LINES = 12  # more cannot be told apart, nor fit into a legend
 FEW_LINES = 4
@@ -28,13 +24,7 @@ def curve_figures(results: Results) -> Iterator[tuple[str, Picture]]:
         grids = {name: own for name, own in results.variants.items() if len(own) > 1}
         parts = {f"{name}_curves": single | own for name, own in grids.items()} or _chunks(single)
     for name, part in parts.items():
-        drawn = training_curves(results, part)
-        if drawn is None:
-            yield name, LeftOut("no run logged its accuracy for two epochs or more")
-            continue
-        shown = tuple(row for rows in part.values() for row in rows)
-        caption = "Accuracy by epoch, mean over seeds" + (", of some cells." if len(part) > MOST_LINES else ".")
-        yield name, Drawing(drawn, "Training curves", caption, shown)
+        yield name, training_curves(results, part)
 
 
 def _chunks(cells: Mapping[str, list[Row]]) -> dict[str, dict[str, list[Row]]]:
@@ -47,19 +37,21 @@ def _chunks(cells: Mapping[str, list[Row]]) -> dict[str, dict[str, list[Row]]]:
     }
 
 
-def training_curves(results: Results, cells: Mapping[str, Sequence[Row]]) -> Figure | None:
+def training_curves(results: Results, cells: Mapping[str, Sequence[Row]]) -> Picture:
     """Accuracy by epoch, mean over seeds, of each cell, or of cells evenly spread if there are many.
 
-    With the 95% interval as a band where there are few. None where the runs logged no accuracy by epoch.
+    With the 95% interval as a band where there are few.
     """
     from matplotlib.ticker import MaxNLocator
 
     metric, curves = next(((metric, found) for metric in CURVES if (found := _read_curves(cells, metric))), ("", {}))
     if not curves:
-        return None
+        return LeftOut("no run logged its accuracy for two epochs or more")
+    caption = "Accuracy by epoch, mean over seeds."
     labels = list(curves)
     if len(labels) > MOST_LINES:
         labels = [labels[round(i * (len(labels) - 1) / (MOST_LINES - 1))] for i in range(MOST_LINES)]
+        caption = f"Accuracy by epoch, mean over seeds, of {MOST_LINES} of {len(curves)} cells."
     few = len(labels) <= FEW_LINES  # then the intervals do not hide each other, and the legend has room
     figure, axis = new_figure(*(() if few else (WIDE_CM,)))
     colours = COLOURS if len(labels) <= len(COLOURS) else shades(len(labels))
@@ -71,14 +63,14 @@ def training_curves(results: Results, cells: Mapping[str, Sequence[Row]]) -> Fig
         }
         band(axis, points, label, colours[number], MARKERS[number % len(MARKERS)], few)
     axis.set(xlabel="epoch", ylabel=f"{metric.replace('/', ' ')} %")
-    shown = [row for label in labels for row, _ in curves[label]]
+    shown = tuple(row for label in labels for row, _ in curves[label])
     axis.set_title(f"{results.plan.name}: mean over seeds, {noted_seeds(shown)}", loc="left")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if few:
         axis.legend(frameon=False, loc="lower right")
     else:
         figure.legend(frameon=False, loc="outside right upper")
-    return figure
+    return Drawing(figure, "Training curves", caption, shown)
 
 
 def _read_curves(cells: Mapping[str, Sequence[Row]], metric: str) -> dict[str, list[tuple[Row, dict[int, float]]]]:

@@ -158,12 +158,9 @@ def _of(results: Results, variant: str) -> list[Row]:
 
 
 def _without_grid(results: Results, variant: str) -> dict[str, list[Row]]:
-    """The runs of each other variant that is one cell."""
-    return {
-        name: next(iter(cells.values()))
-        for name, cells in results.variants.items()
-        if name != variant and len(cells) == 1
-    }
+    """The runs of each other variant that has no grid; of one that has, a single cell may be left."""
+    single = {name: next(iter(cells.values())) for name, cells in results.variants.items() if name != variant}
+    return {name: rows for name, rows in single.items() if not rows[0].run.values}
 
 
 def _grid_keys(results: Results, variant: str) -> list[str]:

@@ -63,7 +63,7 @@ class Findings:
         }
         selections = select(results)
         compared = tuple(compare(results, selections))
-        return cls(results, cells, compared, selections, reproduce(results), _failed(results))
+        return cls(results, cells, compared, selections, reproduce(results), failed_runs(results))
 
     @property
     def pending(self) -> tuple[PlannedRun, ...]:
@@ -145,7 +145,8 @@ class Findings:
             }
 
 
-def _failed(results: Results) -> tuple[Failed, ...]:
+def failed_runs(results: Results) -> tuple[Failed, ...]:
+    """The missing runs that failed, and why."""
     entries = [(run, Entry(results.folder, run.id)) for run in results.missing]
     return tuple(Failed(run, entry.reason) for run, entry in entries if entry.failure.exists())
 

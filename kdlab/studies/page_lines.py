@@ -23,12 +23,14 @@ ORIGINS = {
     "command": "environment.command",
     "commit": "environment.git_commit",
     "device": "environment.device",
+    "processes": "world_size",
     "threads": "environment.threads",
     "platform": "environment.platform",
     "Python": "environment.python",
     "precision": "precision",
 }
-DOUBTFUL = ("commit", "device", "threads", "precision", "versions")  # where runs that differ are worth a warning
+# where runs that differ are worth a warning
+DOUBTFUL = ("commit", "device", "processes", "threads", "precision", "versions")
 
 Place = tuple[str, str, str]  # role, id and cell of a run
 Runs = Mapping[Place, dict[str, Any]]  # their lines

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser().parse_args(arguments)
 
     from kdlab.messages import set_up_messages
+    from kdlab.studies.findings import failed_runs
     from kdlab.studies.report import write_reports
 
     set_up_messages()
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     except OSError as error:
         raise UsageError(f"the report cannot be written: {error}; choose another folder with --out") from error
     for results in written:
-        if results.missing:
-            print(f"{results.plan.name}: {len(results.missing)} of {len(results.plan.runs)} runs are missing")
+        failed = len(failed_runs(results))
+        for number, what in ((len(results.missing) - failed, "are missing"), (failed, "failed")):
+            if number:
+                print(f"{results.plan.name}: {number} of {len(results.plan.runs)} runs {what}")
     print(f"report in {page.parent}: open {page.name} in a browser")

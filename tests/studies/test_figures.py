@@ -108,6 +108,15 @@ def test_keys_that_end_alike_have_figures_of_their_own(folder):
     assert {"kd, teacher.width 1", "kd, teacher.width 4"} <= labels
 
 
+def test_what_is_left_of_another_grid_is_no_dashed_line(folder):
+    plan = json.loads((folder / "study.json").read_text())
+    for run in plan["runs"]:
+        run["variant"] = "other" if run["id"].startswith("kd0.9-4") else run["variant"]
+    (folder / "study.json").write_text(json.dumps(plan))
+    figure = metric_against(read_results(folder), "kd", "model.alpha")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["plain"]
+
+
 def test_a_heat_map_has_the_mean_of_each_pair(folder):
     axis = heat_map(read_results(folder), "kd", "model.alpha", "model.temperature").axes[0]
     assert sorted(text.get_text() for text in axis.texts) == ["91.17", "91.17", "96", "96"]
@@ -115,8 +124,9 @@ def test_a_heat_map_has_the_mean_of_each_pair(folder):
 
 def test_training_curves_are_means_over_seeds(folder):
     results = read_results(folder)
-    figure = training_curves(results, results.variants["plain"])
-    assert figure is not None
+    drawn = training_curves(results, results.variants["plain"])
+    assert isinstance(drawn, Drawing)
+    figure = drawn.figure
     assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx([50.0, 91.0])
     low, high = 91 - 4.302653 / 3**0.5, 91 + 4.302653 / 3**0.5
     ends = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
@@ -139,9 +149,11 @@ def test_cells_that_cannot_be_told_apart_get_several_figures(tmp_path, write_res
 def test_the_title_counts_what_was_averaged(folder, profiled):
     (folder / "plain1" / "metrics.csv").write_text("epoch,step,val/accuracy\n0,10,0.5\n")
     results = read_results(folder)
-    figure = training_curves(results, results.variants["plain"])
-    assert figure is not None
+    drawn = training_curves(results, results.variants["plain"])
+    assert isinstance(drawn, Drawing)
+    figure = drawn.figure
     assert figure.axes[0].get_title(loc="left").endswith("n = 2")
+    assert [row.run.id for row in drawn.rows] == ["plain0", "plain2"]
     assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx([50.0, 90.5])
 
     for path in folder.glob("*[12]"):  # seeds 1 and 2 of all

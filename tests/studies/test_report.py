@@ -344,7 +344,14 @@ def test_the_verb_writes_the_report(folder, capsys):
     assert f"report in {folder}/report" in capsys.readouterr().out
     (folder / "plain1" / "result.json").unlink()
     run_verb("report", [str(folder)])
-    assert "s: 1 of 16 runs are missing" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "s: 1 of 16 runs are missing" in out
+    assert "failed" not in out
+    (folder / "plain1" / "failed.json").write_text(json.dumps({"exit_code": 5, "output": ["killed"]}))
+    run_verb("report", [str(folder)])
+    out = capsys.readouterr().out
+    assert "s: 1 of 16 runs failed" in out
+    assert "missing" not in out
     (folder / "empty").mkdir()
     with pytest.raises(UsageError, match=r"empty holds no study and no finished run; give runs/studies/NAME, runs/"):
         run_verb("report", [str(folder / "empty")])
