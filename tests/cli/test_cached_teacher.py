@@ -71,7 +71,6 @@ def test_a_run_that_fills_its_cache_on_the_way_is_killed_and_continues_the_same(
     assert outcome(RunFolder(tmp_path / "digits" / "killed")) == outcome(RunFolder(tmp_path / "digits" / "whole"))
 
 
-@pytest.mark.slow
 def test_two_processes_fill_one_file(
     tmp_path: Path, digits_teacher: Path, two_ranks: Callable[..., list[int | None]]
 ) -> None:

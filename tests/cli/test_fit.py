@@ -172,7 +172,6 @@ def test_a_recipe_runs_in_a_process_of_its_own_and_its_exit_code_counts() -> Non
     assert recipes._run([sys.executable, "-c", program], {"CODE": "5"}) == 5
 
 
-@pytest.mark.slow
 def test_a_missing_teacher_is_trained_once_by_its_recipe_and_a_changed_recipe_stops_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +204,6 @@ def test_a_missing_teacher_is_trained_once_by_its_recipe_and_a_changed_recipe_st
     assert not (tmp_path / "runs" / "digits" / "third").exists()
 
 
-@pytest.mark.slow
 def test_python_m_kdlab_without_arguments_says_what_to_do(tmp_path: Path) -> None:
     shown = subprocess.run([sys.executable, "-m", "kdlab"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert shown.returncode == 2

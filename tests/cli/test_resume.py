@@ -49,7 +49,6 @@ KILLS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("when", "number"), KILLS)
 def test_a_killed_run_continues_as_if_nothing_had_happened(
     when: str, number: int, tmp_path: Path, digits_teacher: Path, uninterrupted: dict[str, object],
@@ -63,7 +62,6 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     assert outcome(folder) == uninterrupted
 
 
-@pytest.mark.slow
 def test_a_run_may_be_killed_again_and_again(
     tmp_path: Path, digits_teacher: Path, uninterrupted: dict[str, object], run_and_kill: RunAndKill, outcome: Outcome
 ) -> None:
@@ -75,7 +73,6 @@ def test_a_run_may_be_killed_again_and_again(
     assert outcome(RunFolder(tmp_path / "digits" / "run")) == uninterrupted
 
 
-@pytest.mark.slow
 def test_gradient_accumulation_resumes_exactly(
     tmp_path: Path, digits_teacher: Path, run_and_kill: RunAndKill, outcome: Outcome
 ) -> None:

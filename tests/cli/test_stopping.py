@@ -47,7 +47,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]
     return outcome(RunFolder(runs / "digits" / "run"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize(
     ("hook", "step"),
@@ -66,7 +65,6 @@ def test_a_stopped_run_ends_with_the_code_of_the_signal_and_resumes_exactly(
     assert outcome(folder) == uninterrupted
 
 
-@pytest.mark.slow
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     def on_train_batch_end(module: Method, *_: object) -> None:
         if module.global_step == 5:

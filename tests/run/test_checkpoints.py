@@ -276,7 +276,6 @@ def run_in_child(function, *arguments):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.slow
 def test_death_at_any_file_system_call_of_a_save_loses_nothing(two, tmp_path):
     codes = []
     while not codes or codes[-1] == 9:
@@ -317,7 +316,6 @@ def die_at_the_rename(step, path):
     IO.save_checkpoint(checkpoint(step), path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("steps", [[3] * 12, range(3, 15)], ids=["the_same_save", "other_saves"])
 def test_any_number_of_deaths_in_a_row_loses_nothing(two, steps):
     for step in steps:
@@ -335,7 +333,6 @@ def save_forever(path, first_step, saved):
         step += 1
 
 
-@pytest.mark.slow
 def test_kill_9_at_random_moments_never_loses_a_readable_checkpoint(two):
     fork, choose, last = multiprocessing.get_context("fork"), random.Random(0), 2
     for _ in range(20):
