@@ -212,7 +212,7 @@ def test_a_wrong_study_is_refused_before_anything_runs(tmp_path, capsys, changes
 STUDIES = {path.stem for path in (Path(__file__).parents[2] / "configs" / "studies").glob("*.yaml")}
 RUNS = {  # study -> runs in all, runs of --quick
     "digits_alpha": (66, 11), "alpha_mnist": (61, 13), "grid_mnist": (106, 22), "noise_mnist": (63, 21),
-    "conditions_mnist": (102, 32), "bf16_digits": (21, 9), "bf16_mnist": (21, 9),
+    "alpha_fashion_mnist": (61, 13), "conditions_mnist": (102, 32), "bf16_digits": (21, 9), "bf16_mnist": (21, 9),
     "digits_search": (40, 11), "function_matching_cifar100": (53, 9), "techniques_cifar100": (31, 7),
     "published_cifar100": (330, 11), "published_cifar100_cross": (269, 11),
 }  # fmt: skip
