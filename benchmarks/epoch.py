@@ -3,7 +3,7 @@
     pip install 'kdlab[bench]'                     # torchdistill
     python benchmarks/epoch.py --data_dir DIR      # CIFAR-100 training images in DIR/cifar100; about 15 minutes
     python benchmarks/epoch.py                     # random images
-    python benchmarks/epoch.py --quick             # one short turn, nothing compiled; nothing is written
+    python benchmarks/epoch.py --quick             # one short turn; nothing is written
     python benchmarks/epoch.py --repdistiller CHECKOUT ...      # RepDistiller takes turns as well
 
 ResNet56 -> ResNet20 (equally many parameters in all frameworks), batch 64, T = 4, label weight 0.1, SGD, the same
@@ -16,8 +16,8 @@ torchdistill, eval teacher  the same, the teacher in eval mode
 RepDistiller                its own loop of an epoch; only with --repdistiller, a checkout of the repository
 kdlab, fp32                 configs/cifar100/logit_matching.yaml with this pair
 kdlab, fast                 with configs/run/fast_cpu.yaml: bfloat16 autocast, channels-last
-... compiled                with configs/run/compiled.yaml in addition
-... remembered              with a CachedTeacher that knows all answers of the run
+kdlab, fast, remembered     with a CachedTeacher that knows all answers of the run
+kdlab, fast, no teacher     configs/cifar100/independent.yaml with this student
 """
 
 from __future__ import annotations
@@ -47,19 +47,23 @@ CODE = (
 )
 PACKAGES = (*measuring.PACKAGES, "torchdistill")
 FAST = ["--config", "run/fast_cpu"]
-COMPILED = [*FAST, "--config", "run/compiled"]
 KDLAB = {  # name -> how it is run, and with which teacher
     "kdlab, fp32": ([], "frozen"),
     "kdlab, fast": (FAST, "frozen"),
-    "kdlab, fast, compiled": (COMPILED, "frozen"),
     "kdlab, fast, remembered": (FAST, "cached"),
-    "kdlab, fast, compiled, remembered": (COMPILED, "cached"),
+    "kdlab, fast, no teacher": (FAST, None),
 }
 THEIRS = {"torchdistill": False, "torchdistill, eval teacher": True}
-RATIOS = measuring.over(*((ours, theirs) for theirs in (*THEIRS, "RepDistiller") for ours in KDLAB))
-ASKED = {
+DISTILLED = [name for name, (_, teacher) in KDLAB.items() if teacher]
+RATIOS = {
+    **measuring.over(*((ours, theirs) for theirs in (*THEIRS, "RepDistiller") for ours in DISTILLED)),
+    # rates the other way round: costs
+    "cost of remembered / no teacher": ("kdlab, fast, no teacher", "kdlab, fast, remembered"),
+}
+TARGETS = {
     "kdlab, fast / torchdistill": "at least 2.5, better 3",
     "kdlab, fast, remembered / torchdistill": "at least 4, better 5",
+    "cost of remembered / no teacher": "at most 1.05",
 }
 
 
@@ -83,12 +87,14 @@ def kdlab_arguments(name: str, args, folder: Path, train_per_class: int) -> list
     """Return the options of ``kdlab fit``."""
     how, teacher = KDLAB[name]
     data = ["--data.data_dir", args.data_dir] if args.data_dir else ["--data", "cache.RandomImages"]
+    taught = ["--model.teacher", str(folder / f"{teacher}.yaml")] if teacher else []
+    config = "cifar100/logit_matching" if teacher else "cifar100/independent"
     return [
-        "--config", "cifar100/logit_matching", *how, *data, "--data.train_per_class", str(train_per_class),
+        "--config", config, *how, *data, *taught, "--data.train_per_class", str(train_per_class),
         "--data.batch_size", str(BATCH_SIZE), "--data.val_fraction", "0", "--data.augmentation", "RandomCropFlip",
-        "--model.student", "kdlab.models.ResNet20", "--model.teacher", str(folder / f"{teacher}.yaml"),
-        "--trainer.accelerator", "cpu", "--trainer.max_epochs", str(args.turns + 2),
-        "--runs_dir", str(folder / "runs"), "--name", name.replace(", ", "-"),
+        "--model.student", "kdlab.models.ResNet20", "--trainer.accelerator", "cpu",
+        "--trainer.max_epochs", str(args.turns + 2), "--runs_dir", str(folder / "runs"),
+        "--name", name.replace(", ", "-"),
     ]  # fmt: skip
 
 
@@ -106,8 +112,6 @@ def partners(args, folder: Path, train_per_class: int) -> dict[str, measuring.Pa
                 "parameters": parameters}  # fmt: skip
         started["RepDistiller"] = measuring.Partner("repdistiller_epochs.py", told, args.threads)
     for name, (_, teacher) in KDLAB.items():
-        if args.quick and "compiled" in name:
-            continue
         told = {"arguments": kdlab_arguments(name, args, folder, train_per_class), "fill": teacher == "cached"}
         started[name] = measuring.Partner("kdlab_epochs.py", told, args.threads)
     return started
@@ -146,10 +150,10 @@ def main() -> None:
             turns += [rates] if turn else []
     pairs = {label: pair for label, pair in RATIOS.items() if set(pair) <= set(turns[0])}
     report["images_per_s"] = {name: measuring.spread([turn[name] for turn in turns]) for name in turns[0]}
-    report |= {"ratios": measuring.ratios(turns, pairs), "asked": ASKED, "turns": turns}
+    report |= {"ratios": measuring.ratios(turns, pairs), "targets": TARGETS, "turns": turns}
     measuring.show("images per second", report["images_per_s"])
     measuring.show("ratios", report["ratios"])
-    print(f"asked: {ASKED}")
+    print(f"targets: {TARGETS}")
     if not args.quick:
         measuring.write(report, "epoch.json")
 

@@ -14,11 +14,12 @@ fp32         as it is
 fast         configs/run/fast_cpu.yaml: bfloat16 autocast, channels-last
 compiled     configs/run/compiled.yaml in addition
 
-matmul       billions of multiply-adds per second of a large matrix product in both number types, what the processor
-             can do at best; a variant's utilization is its own multiply-adds over these
+matmul       billions of multiply-adds per second of a 2048 x 2048 matrix product in both number types; a variant's
+             utilization is its own multiply-adds over these. No upper bound: a smaller product may be faster
 
 Ratios are of the same turn. The first step of each turn does not count, nor does the whole first turn, in which
-networks are compiled. Before, one batch goes both ways: pixels and loss must be the same, or the run stops.
+networks are compiled. Before, one batch goes both ways, with the teacher asked and with its answers remembered: pixels
+and losses must be the same, or the run stops.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ from kdlab.types import Batch
 BATCH_SIZE = 64
 CODE = ("kdlab", "configs/run", "benchmarks/plain_loop.py", "benchmarks/cache.py")
 PIXEL_LIMIT = 1e-5  # of normalised pixels, which reach 2.1: rounding of float32
-LOSS_LIMITS = {"fp32": 1e-5, "fast": 0.02, "fast, compiled": 0.02}  # relative; bfloat16 rounds to 1/256 at each layer
+# relative; bfloat16 rounds to 1/256 at each layer, remembered answers to 1/2048
+LOSS_LIMITS = {"uncached, fp32": 1e-5, "remembered, fp32": 1e-3, "uncached, fast": 0.005, "remembered, fast": 0.005,
+               "uncached, fast, compiled": 0.005, "remembered, fast, compiled": 0.005}  # fmt: skip
 HOW = {"fp32": (False, False), "fast": (True, False), "fast, compiled": (True, True)}
 RATIOS = {
     **measuring.over(
@@ -63,7 +66,7 @@ RATIOS = {
     # rates the other way round: costs
     **{f"cost of remembered / independent, {how}": (f"independent, {how}", f"remembered, {how}") for how in HOW},
 }
-ASKED = {
+TARGETS = {
     "uncached, fast / plain": "at least 2.5",
     "remembered, fast, compiled / plain": "at least 6",
     "cost of remembered / independent, fast, compiled": "at most 1.05",
@@ -184,9 +187,9 @@ def check_sameness(
     loss = loss_of(copy.deepcopy(student).train(), teacher, theirs, batch.label).item()
     found = {"largest_pixel_difference": (theirs - ours.image).abs().max().item(), "plain_loss": loss}
     limits = {"largest_pixel_difference": PIXEL_LIMIT}
-    for how, limit in LOSS_LIMITS.items():
-        name = f"relative_loss_difference, {how}"
-        found[name], limits[name] = abs(variants[f"uncached, {how}"].loss(ours).item() / loss - 1), limit
+    for variant, limit in LOSS_LIMITS.items():
+        name = f"relative_loss_difference, {variant}"
+        found[name], limits[name] = abs(variants[variant].loss(ours).item() / loss - 1), limit
     wrong = [f"{name} is {found[name]:.2g}, at most {limit:g} allowed" for name, limit in limits.items()
              if not found[name] <= limit]  # fmt: skip
     if wrong:
@@ -202,10 +205,11 @@ def measure(data: CIFAR100, args, folder: str) -> dict:
     student = ResNet8x4(num_classes=100)
     teacher = measuring.with_statistics(ResNet32x4(num_classes=100), data.training_view(batch).image)
     remembered = cached(data, FrozenTeacher(copy.deepcopy(teacher)), folder, "disk")
-    fill_with_anything(remembered.file)
-    remembered._table = ResidentTable(remembered.file, CPU, remembered.asked)  # `remember` would notice
+    remembered.teach(data.training_view(batch))  # true answers to one batch, for the comparison
     variants = make_variants(data, student, teacher, remembered, "eager" if args.quick else "inductor")
     same = check_sameness(data, batch, student, teacher, variants)
+    fill_with_anything(remembered.file)
+    remembered._table = ResidentTable(remembered.file, CPU, remembered.asked)  # `remember` would notice
     images = None if args.data_dir is None else str(Path(args.data_dir, "cifar100", "train.safetensors").resolve())
     told = {"images": images, "batch_size": BATCH_SIZE, "steps": args.steps, "threads": args.threads}
     turns = []
@@ -250,12 +254,12 @@ def main() -> None:
         for name, dtype in UTILIZATION.items()
     }  # fmt: skip
     report["ratios"] = measuring.ratios(report["turns"], RATIOS)
-    report["asked"] = ASKED
+    report["targets"] = TARGETS
     measuring.show("images per second", report["images_per_s"])
     measuring.show("billions of multiply-adds per second of a matrix product", report["matmul_gmacs_per_s"])
     measuring.show("utilization", report["utilization"])
     measuring.show("ratios", report["ratios"])
-    print(f"asked: {ASKED}\nsame batch: {report['same_batch']}")
+    print(f"targets: {TARGETS}\nsame batch: {report['same_batch']}")
     if not args.quick:
         measuring.write(report, "kd_step.json")
 

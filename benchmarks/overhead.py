@@ -3,10 +3,11 @@
     python benchmarks/overhead.py --data_dir DIR    # the MNIST and CIFAR-100 in DIR; about four minutes on two cores
 
 Two small networks on labels alone: ResNet20 on CIFAR-100, batch 64, and the 20,490-parameter student on MNIST, batch
-256, whose step is shorter by ten. After each training epoch of ``fit``, with all that `fit` does by default (logging,
-checkpoints, seeds, checks), a copy of its student is trained for one epoch in a bare loop: loader, augmentation,
-normalisation, forward, cross-entropy, backward, optimizer. Both take turns, so that a busy machine slows them alike; a
-ratio is of the same turn. The first turn does not count.
+256, whose step is shorter by ten. After the steps of each epoch of ``fit``, with all that `fit` does in a step by
+default (logging, seeds, checks), a copy of its student is trained for one epoch in a bare loop: loader, augmentation,
+normalisation, forward, cross-entropy, backward, optimizer. What comes between epochs (validation, checkpoints) is in
+neither. Both take turns, so that a busy machine slows them alike; a ratio is of the same turn. The first turn does not
+count.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class BareLoop(Callback):
         data, loader = trainer.datamodule, copy.copy(trainer.train_dataloader)
         student = copy.deepcopy(module.student)
         optimizer = module.optimizer_factory(student.parameters())
+        optimizer.load_state_dict(trainer.optimizers[0].state_dict())  # its state is there already, as in `fit`
         began = time.perf_counter()
         for batch in loader:
             batch = data.training_view(batch)

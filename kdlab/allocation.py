@@ -7,7 +7,7 @@ import sys
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGEST_FROM_THE_HEAP = 32 * 2**20  # the most that glibc accepts
-_NEVER = 2**31 - 1
+_NEVER = -1
 
 
 def keep_freed_memory() -> bool:
@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
 
     On a CPU, PyTorch asks malloc for every activation and frees it in the same step. By default glibc then returns
     the pages, and the next step faults them in again, zeroed, one by one: a small network spends up to half of its
-    time there (``benchmarks/allocation.py``). The process stays as large as it was at its peak.
+    time there (``benchmarks/allocation.py``). The process stays as large as it was at its peak. Blocks of more than
+    32 MiB are still handed back: glibc does not allow more.
 
     Returns:
         Whether it was done: glibc only, so Linux; elsewhere nothing changes.

@@ -22,7 +22,7 @@ from kdlab.methods.evaluation import Evaluation
 from kdlab.methods.saving import TeacherlessCheckpoint
 from kdlab.metrics import EpochMeans
 from kdlab.models.taps import Taps
-from kdlab.teachers import Teacher
+from kdlab.teachers import CachedTeacher, Teacher
 from kdlab.types import Batch, Outputs
 from kdlab.weights import digest
 
@@ -222,6 +222,9 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             if isinstance(part, Teacher):
                 part.remember(data, str(self.trainer.precision), self.trainer.strategy.root_device)
 
+    def _remembering(self) -> list[tuple[str, CachedTeacher]]:
+        return [(name, part) for name, part in self.named_modules() if isinstance(part, CachedTeacher)]
+
     def check_networks(self, image_shape: tuple[int, int, int], num_classes: int, required: bool) -> None:
         """Load the teacher and see that every network fits the data.
 
@@ -246,17 +249,18 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             try_network(self.teacher, "model.teacher", image_shape, num_classes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the means of the unfinished epoch, and who taught in it.
+        """Save the means of the unfinished epoch, who taught in it, and how much of that was computed.
 
         Raises:
             NumericalError: if a loss in it was no number; the checkpoint of before stays.
         """
         checkpoint["teachers"] = self._teachers_digest
+        checkpoint["asked"] = {name: (part.images_answered, part.images_computed) for name, part in self._remembering()}
         state = checkpoint["train_means"] = self.train_means.state_dict()
         check_finite(dict(zip(state["names"], state["totals"].tolist(), strict=False)), "an unsaved step")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue the means of the unfinished epoch.
+        """Continue the means of the unfinished epoch, and the counts of what teachers answered.
 
         Raises:
             IntegrityError: if the run had another teacher.
@@ -266,5 +270,7 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
                 "the run was started with another teacher: its weights have changed since. "
                 "Bring them back to continue, or leave --ckpt_path out to start a new run"
             )
+        for name, part in self._remembering():
+            part.images_answered, part.images_computed = checkpoint.get("asked", {}).get(name, (0, 0))
         if "train_means" in checkpoint:
             self.train_means.load_state_dict(checkpoint["train_means"], is_first_process=self.global_rank == 0)

@@ -79,16 +79,12 @@ class Budget(Reporter):
         if not self.amount > 0:
             raise UsageError(f"the budget is {self.amount:g} {resource}, but it must be a positive number")
         self._used_up = False
-        self._macs_per_image = 0.0
         self._joules, self._last_look = 0.0, 0.0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count an image anew: a teacher that remembers computes less and less."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that multiply-adds can be counted; of a resumed run some are spent already."""
         if self.resource == "macs":
-            per_image = _account(trainer).macs_per_image(trainer, pl_module)
-            if isinstance(per_image, NotMeasured):
-                raise UsageError(f"there is a budget of macs, but they are {per_image}; choose seconds")
-            self._macs_per_image = per_image
+            self._spent(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -98,7 +94,7 @@ class Budget(Reporter):
             return
         if trainer.world_size == 1:
             self._used_up = self._spent(trainer) >= self.amount
-        elif (batch_idx + 1) % STEPS_BETWEEN_QUESTIONS == 0:
+        elif trainer.global_step % STEPS_BETWEEN_QUESTIONS == 0:
             over = self._spent(trainer) >= self.amount
             self._used_up = bool(trainer.strategy.reduce_boolean_decision(over, all=False))
         trainer.should_stop = trainer.should_stop or self._used_up
@@ -130,7 +126,10 @@ class Budget(Reporter):
         if self.resource == "seconds":
             return account.seconds
         if self.resource == "macs":
-            return account.images * self._macs_per_image
+            per_image = account.macs_per_image(trainer, trainer.lightning_module)
+            if isinstance(per_image, NotMeasured):
+                raise UsageError(f"there is a budget of macs, but they are {per_image}; choose seconds")
+            return account.images * per_image
         if time.monotonic() - self._last_look > JOULES_EVERY_S:
             joules, self._last_look = account.joules, time.monotonic()
             if isinstance(joules, NotMeasured):

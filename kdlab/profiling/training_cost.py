@@ -14,7 +14,7 @@ from torch import nn
 from kdlab.profiling.base import Reporter, require_student
 from kdlab.profiling.energy_account import EnergyAccount
 from kdlab.profiling.results import Measurement, NotMeasured
-from kdlab.profiling.training_macs import TrainingMACs, training_macs
+from kdlab.profiling.training_macs import Counted, TrainingMACs, training_macs
 from kdlab.types import Batch
 
 log = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ class TrainingCost(Reporter):
         self._images = 0
         self._started: float | None = None
         self._last_read = 0.0
-        self._remembering: dict[str, Any] = {}  # teachers that count what they answer and what of it they compute
-        self._asked_before: dict[str, tuple[int, int]] = {}  # the same counts, of earlier processes
+        self._remembering: list[Any] = []  # teachers that count what they answer and what of it they compute
+        self._counted: Counted = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there will be something to measure."""
@@ -90,7 +90,7 @@ class TrainingCost(Reporter):
             self._energy.give_up(f"trained in {trainer.world_size} processes, which may share a counter")
         else:
             self._energy.open(pl_module.device)
-        self._remembering = {name: part for name, part in pl_module.named_modules() if hasattr(part, "images_computed")}
+        self._remembering = [part for part in pl_module.modules() if hasattr(part, "images_computed")]
         self._started = self._last_read = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -147,7 +147,11 @@ class TrainingCost(Reporter):
         return self._images
 
     def macs_per_image(self, trainer: Trainer, pl_module: LightningModule) -> float | NotMeasured:
-        """Multiply-adds of one training image, teacher and backward passes included; an upper bound for FitNet."""
+        """Multiply-adds of one training image, teacher and backward passes included; an upper bound for FitNet.
+
+        A mean over the training so far, in which a teacher that remembers computes less and less. Networks are counted
+        once, so this may be asked in each step.
+        """
         counted = self._count(trainer, pl_module)
         return counted.total if isinstance(counted, TrainingMACs) else counted
 
@@ -159,29 +163,19 @@ class TrainingCost(Reporter):
             "energy_mj": self._energy.spent_mj,
             "missing": self._energy.missing,
             "images": self._images,
-            "asked": self._asked(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the account."""
         self._spent_s, self._images = state_dict["seconds"], state_dict["images"]
         self._energy.spent_mj, self._energy.missing = state_dict["energy_mj"], state_dict["missing"]
-        self._asked_before = state_dict.get("asked", {})  # which a checkpoint of before has not
-
-    def _asked(self) -> dict[str, tuple[int, int]]:
-        """Images answered and computed by each teacher that remembers, over the whole training."""
-        counts = {}
-        for name, teacher in self._remembering.items():
-            answered, computed = self._asked_before.get(name, (0, 0))
-            counts[name] = (answered + teacher.images_answered, computed + teacher.images_computed)
-        return counts
 
     def _count(self, trainer: Trainer, pl_module: LightningModule) -> TrainingMACs | NotMeasured:
         shape = trainer.datamodule.image_shape  # type: ignore[attr-defined]
-        asked = self._asked().items()
-        shares = {self._remembering[name]: computed / answered for name, (answered, computed) in asked if answered}
+        asked = [teacher for teacher in self._remembering if teacher.images_answered]
+        shares = {teacher: teacher.images_computed / teacher.images_answered for teacher in asked}
         try:
-            return training_macs(_trained(pl_module), _teachers(pl_module), shape, shares)
+            return training_macs(_trained(pl_module), _teachers(pl_module), shape, shares, self._counted)
         except Exception as error:  # as in Profiler.profile: a trained run must not be lost over a figure
             log.warning("the multiply-adds of a training image could not be counted: %s", error)
             return NotMeasured(f"{type(error).__name__}: {error}")

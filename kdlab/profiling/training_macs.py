@@ -13,6 +13,8 @@ from kdlab.profiling.isolation import isolated, noise_image
 from kdlab.profiling.own_count import MultiplyAdds, attention_as_products
 from kdlab.profiling.results import NotMeasured
 
+Counted = dict[tuple[nn.Module, bool], tuple[int, int]]  # network, whether it learns -> forward and backward
+
 
 @dataclass(frozen=True)
 class TrainingMACs:
@@ -47,6 +49,7 @@ def training_macs(
     teachers: Sequence[nn.Module],
     image_shape: tuple[int, int, int],
     shares: Mapping[nn.Module, float] | None = None,
+    counted: Counted | None = None,
 ) -> TrainingMACs | NotMeasured:
     """Count one training image of ``(C, H, W)`` on copies of the networks.
 
@@ -59,11 +62,13 @@ def training_macs(
         image_shape: (C, H, W).
         shares: part of `teachers` -> the share of the training images about which it asks what it holds; 1 for those
             that are not listed.
+        counted: what is known of earlier calls with the same shape; filled.
     """
+    counted = {} if counted is None else counted
     try:
-        learning = [_count(network, image_shape) for network in trained]
+        learning = [_count(network, image_shape, counted) for network in trained]
         asked = [
-            (_count(network, image_shape, learns=False)[0], share)
+            (_count(network, image_shape, counted, learns=False)[0], share)
             for teacher in teachers
             for network, share in teacher_networks(teacher, shares or {})
         ]
@@ -97,8 +102,12 @@ def _networks_in(part: nn.Module, share: float, shares: Mapping[nn.Module, float
             yield from _networks_in(child, share, shares)
 
 
-def _count(network: nn.Module, image_shape: tuple[int, int, int], learns: bool = True) -> tuple[int, int]:
+def _count(
+    network: nn.Module, image_shape: tuple[int, int, int], counted: Counted, learns: bool = True
+) -> tuple[int, int]:
     """Forward and backward of one image. Eval mode multiplies as much as training mode and needs no second image."""
+    if (network, learns) in counted:
+        return counted[network, learns]
     with isolated(network) as copied:
         image = noise_image(copied, image_shape)
         if not learns:
@@ -106,6 +115,7 @@ def _count(network: nn.Module, image_shape: tuple[int, int, int], learns: bool =
         forward, backward = _forward_and_backward(copied, image)
         if doubts := count_with_fvcore(copied, image).doubts(forward, "kdlab"):
             raise _Untrustworthy(f"{type(network).__name__}: {'; '.join(doubts)}")
+    counted[network, learns] = forward, backward
     return forward, backward
 
 

@@ -1,6 +1,7 @@
 """Where a number was measured: hardware, versions, commit."""
 
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -23,8 +24,15 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {"kdlab": _version("kdlab"), **{name: _version(name) for name in PACKAGES}},
         "git_commit": git_commit(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
     }
+
+
+def _command() -> str:
+    """The command line of this process, for a shell."""
+    program = Path(sys.argv[0]).name
+    start = ["python", "-m", "kdlab"] if program in ("kdlab", "__main__.py") else [program]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def git_commit() -> str | None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from kdlab.errors import UsageError
 from kdlab.messages import explained
-from kdlab.parser import find_config
 from kdlab.run.science import aside, science
 from kdlab.studies.plan import PlannedRun
 from kdlab.studies.planner import run_id
 from kdlab.training_cli import KDLabCLI
+from kdlab.yaml_check import find_configs
 
 
 class _Rehearsal(KDLabCLI):
@@ -57,7 +57,7 @@ class ConfigReader:
 
     def afresh(self, arguments: Sequence[str]) -> Mapping[str, Any]:
         """The same, from the files as they are now."""
-        command = ["fit", *(found(list(arguments))), *self._options]
+        command = ["fit", *find_configs(arguments), *self._options]
         try:
             if self._cli is None:  # building the parser takes longer than parsing
                 self._cli = _Rehearsal(command)
@@ -71,11 +71,3 @@ class ConfigReader:
                 raise UsageError(message) from error
             raise
         return {**science(self._cli.resolved), "aside": aside(self._cli.resolved)}
-
-
-def found(arguments: list[str]) -> list[str]:
-    """Arguments of ``fit`` with the paths of configs that are meant by name."""
-    return [
-        find_config(argument) if position and arguments[position - 1] == "--config" else argument
-        for position, argument in enumerate(arguments)
-    ]

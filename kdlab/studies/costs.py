@@ -109,10 +109,13 @@ def accuracy_against(results: Results, cost: Cost) -> Picture:
         for label, rows in results.cells_and_teachers.items()
         if (known := [row for row in rows if cost.of(row).value is not None])
     }
-    rows = [row for known in cells.values() for row in known]
-    if not rows:
+    if not cells:
         return LeftOut("; ".join(dict.fromkeys(cost.of(row).reason for row in results.rows)))
-    machines = sorted({f"{row.origin.get('device')}, {row.origin.get('threads')} thread(s)" for row in rows})
+    students = {_machine(row) for known in cells.values() for row in known if row.run.role == "student"}
+    if cost.by_clock and students:  # a teacher trains alone, often with more threads
+        cells = {label: known for label, known in cells.items() if students.issuperset(map(_machine, known))}
+    rows = [row for known in cells.values() for row in known]
+    machines = sorted(set(map(_machine, rows)))
     if cost.by_clock and len(machines) > 1:
         return LeftOut(f"measured on machines that cannot be compared: {'; '.join(machines)}")
     points = _points(cells, cost)
@@ -159,6 +162,10 @@ def _points(cells: Mapping[str, Sequence[Row]], cost: Cost) -> list[Point]:
         )
         for label, rows in cells.items()
     ]
+
+
+def _machine(row: Row) -> str:
+    return f"{row.origin.get('device')}, {row.origin.get('threads')} thread(s)"
 
 
 def _network(row: Row) -> str:

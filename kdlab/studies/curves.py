@@ -20,8 +20,8 @@ def curve_figures(results: Results) -> Iterator[tuple[str, Picture]]:
     if len(cells) <= MOST_LINES:
         parts = {"curves": cells}
     else:  # variants without a grid stand in the figures of all others
-        single = {label: rows for own in results.variants.values() if len(own) == 1 for label, rows in own.items()}
-        grids = {name: own for name, own in results.variants.items() if len(own) > 1}
+        single = {label: rows for label, rows in cells.items() if not rows[0].run.values}
+        grids = {name: own for name, own in results.variants.items() if not single.keys() & own.keys()}
         parts = {f"{name}_curves": single | own for name, own in grids.items()} or _chunks(single)
     for name, part in parts.items():
         yield name, training_curves(results, part)

@@ -5,6 +5,7 @@ Whether the keys and values of its runs make sense is for the real parser to say
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -42,7 +43,7 @@ def read_study(path: Path, quick: bool = False) -> Study:
         teachers=teachers,
         variants=variants,
         comparisons=tuple(
-            _comparison(item, f"comparisons[{number}]") for number, item in enumerate(content.get("comparisons") or [])
+            _comparison(item, f"comparisons[{number}]") for number, item in enumerate(_comparisons(content))
         ),
         metrics=tuple(map(str, sequence(content.get("metrics", list(DEFAULT_METRICS)), "metrics"))),
         published=read_published(
@@ -51,7 +52,19 @@ def read_study(path: Path, quick: bool = False) -> Study:
             [teacher.name for teacher in teachers],
         ),
     )
+    searched = {variant.name for variant in variants if variant.search}
+    for one in study.published:
+        if one.role == "student" and one.variant in searched:
+            raise UsageError(f"published: variant {one.variant} has a search, so no cell is known to belong to the "
+                             "number; give it a grid")  # fmt: skip
     return made_quick(study, content.get("quick"), path) if quick else study
+
+
+def _comparisons(content: Settings) -> Sequence[object]:
+    section = content.get("comparisons") or []
+    if not isinstance(section, list):
+        raise UsageError(f"comparisons is {section}, but expected is a list: [{{of: VARIANT, against: VARIANT}}]")
+    return section
 
 
 def _included(section: object, path: Path) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kdlab.studies.ledger import Entry
@@ -168,6 +168,7 @@ def _reproduced(one: Reproduction) -> dict[str, Any]:
 def compare(results: Results, selections: Sequence[Selection] = ()) -> list[Compared]:
     """Test all comparisons of the study on all its metrics, corrected over all pairs of a metric.
 
+    Pairs with the very same values are one test, not several: at alpha = 1, for instance, no temperature matters.
     What a search maximizes is left out: by it the best trial was selected, so that it is high is no finding.
     """
     compared: list[Compared] = []
@@ -181,10 +182,14 @@ def compare(results: Results, selections: Sequence[Selection] = ()) -> list[Comp
         ]
         # a student without a teacher has no agreement with one, which no seed would change
         pairs = [pair for pair in pairs if all(cell in values or cell not in results.cells for cell in pair)]
-        tests = [PairedDifference.of(values.get(cell, {}), values.get(other, {})) for cell, other in pairs]
-        corrected = iter(holm([test.p for test in tests if test.p is not None]))
-        for (cell, against), test in zip(pairs, tests, strict=True):
-            p_holm = None if test.p is None else next(corrected)
-            result = PairedDifference(test.seeds, test.difference, test.effect_size, test.p, p_holm)
-            compared.append(Compared(metric, cell, against, result))
+        known = [(_as_key(values.get(cell, {})), _as_key(values.get(other, {}))) for cell, other in pairs]
+        tests = {pair: PairedDifference.of(dict(pair[0]), dict(pair[1])) for pair in known}
+        tested = {pair: test.p for pair, test in tests.items() if test.p is not None}
+        corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+        for (cell, against), pair in zip(pairs, known, strict=True):
+            compared.append(Compared(metric, cell, against, replace(tests[pair], p_holm=corrected.get(pair))))
     return compared
+
+
+def _as_key(values: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    return tuple(sorted(values.items()))

@@ -94,10 +94,10 @@ def _run_line(row: Row, anchor: str, page: Path, results: Results) -> dict[str, 
 
 
 def _command(row: Row) -> str:
-    """What trains this run again; ``@ID`` stands for the weights of another run of the study."""
-    if row.run.arguments:
-        return f"python -m kdlab fit {shlex.join(row.run.arguments)}"
-    return str(row.origin.get("command") or "")
+    """What trained this run; by its plan, where ``@ID`` is another run of the study, if its result does not know."""
+    if command := row.origin.get("command"):
+        return str(command)
+    return f"python -m kdlab fit {shlex.join(row.run.arguments)}" if row.run.arguments else ""
 
 
 def cell_line(findings: Findings, cell: str, runs: Runs) -> dict[str, Any]:

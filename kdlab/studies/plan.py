@@ -110,6 +110,8 @@ class Plan:
         """
         try:
             content = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']}")
             runs = [{**run, "arguments": tuple(run["arguments"]), "needs": tuple(run["needs"])}
                     for run in content["runs"]]  # fmt: skip
             return cls(

@@ -106,13 +106,14 @@ class _Planner:
         self._teachers: dict[str, Trained] = {}  # by name
         self._cells: dict[str, list[PlannedRun]] = {}  # by label
         self._first: tuple[str, Settings] | None = None  # label of a cell, and its config
-        self._rest: dict[str, tuple[str, object]] = {}  # id of a run -> label of its cell, what does not decide its id
+        self._aside: dict[str, tuple[str, object]] = {}  # id of a run -> label of its cell, what does not decide its id
 
     def add_teacher(self, teacher: Teacher) -> None:
         """Plan the run of a teacher, which later ones may learn from."""
-        (run,), science = self._cell(teacher, {}, teacher.settings, (teacher.seed,))
+        (run,), config = self._cell(teacher, {}, teacher.settings, (teacher.seed,))
+        self._check_same_run(f"teacher {teacher.name}", [run], config)
         self.runs.append(run)
-        self._teachers[teacher.name] = Trained(run.id, science["model"].get("init_args", {}).get("student"))
+        self._teachers[teacher.name] = Trained(run.id, config["model"].get("init_args", {}).get("student"))
 
     def add(self, variant: Variant, values: Settings) -> list[PlannedRun]:
         """Plan the runs of a cell, once, and return them."""
@@ -132,12 +133,7 @@ class _Planner:
         label = cell_label(variant.name, values)
         self._first = self._first or (label, config)
         _check_same_protocol(self._first, (label, config))
-        other, before = self._rest.setdefault(runs[0].id, (label, config.get("aside")))
-        for difference in differences(before, config.get("aside"))[:1]:
-            raise UsageError(
-                f"study {self.study.name}: {label} would be the very same runs as {other}, though {difference}: that "
-                "changes how a run runs and not what it learns; leave it out, or make a study of its own"
-            )
+        self._check_same_run(label, runs, config)
         search = variant.search
         held_out = config["data"]["init_args"].get("val_fraction") != 0
         if search and search.maximize.startswith(OF_VALIDATION) and not held_out:
@@ -146,6 +142,16 @@ class _Planner:
                 "data.val_fraction is 0, so no images are held out to validate on; set it to 0.1, for instance"
             )
         return runs
+
+    def _check_same_run(self, label: str, runs: Sequence[PlannedRun], config: Settings) -> None:
+        """Refuse what differs only in what an id leaves out: it would be one run under two names."""
+        for run in runs:
+            other, before = self._aside.setdefault(run.id, (label, config.get("aside")))
+            for difference in differences(before, config.get("aside"))[:1]:
+                raise UsageError(
+                    f"study {self.study.name}: {label} would be the very same run as {other}, though {difference}: "
+                    "that changes how a run runs and not what it learns; leave it out, or make a study of its own"
+                )
 
     def _cell(
         self, part: Variant | Teacher, values: Settings, own: Settings, seeds: Sequence[int]

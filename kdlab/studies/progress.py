@@ -89,7 +89,8 @@ class StudyProgress:
     def _metric(self, ended: Ended) -> str:
         metric = self._plan.metrics[0]
         value = lookup(json.loads(Entry(self._study, ended.run.id).folder.result.read_text(encoding="utf-8")), metric)
-        return f"{metric} {single(value)}" if isinstance(value, float) else f"done, but its result has no {metric}"
+        is_number = isinstance(value, (int, float))
+        return f"{metric} {single(value)}" if is_number else f"done, but its result has no {metric}"
 
 
 def estimate(seconds: float, runs: int, jobs: int) -> timedelta:

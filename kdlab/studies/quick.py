@@ -47,6 +47,12 @@ def made_quick(study: Study, section: object, path: Path) -> Study:
 
 
 def _shrunk(variant: Variant, settings: Settings, values: Mapping[str, tuple[Any, ...]], trials: int | None) -> Variant:
+    for key in settings:
+        if key in _varied(variant):
+            raise UsageError(
+                f"quick.set.{key}: variant {variant.name} gives {key} values of its own, which would win; put it into "
+                "quick.grid, or remove it"
+            )
     chosen = {key: values.get(key, whole) for key, whole in variant.grid.items()}
     for key, names in variant.named.items():
         for value in chosen[key]:
@@ -56,6 +62,12 @@ def _shrunk(variant: Variant, settings: Settings, values: Mapping[str, tuple[Any
     if search is not None:  # by default one round
         search = replace(search, trials=trials or min(search.trials, search.rounds_of))
     return replace(variant, settings={**variant.settings, **settings}, grid=chosen, search=search)
+
+
+def _varied(variant: Variant) -> set[str]:
+    """The config keys that a grid, a named value of it, or a search sets."""
+    named = {key for values in variant.named.values() for settings in values.values() for key in settings}
+    return named.union(variant.grid, variant.search.ranges if variant.search else ())
 
 
 def _still_needed(study: Study, variants: tuple[Variant, ...]) -> tuple[Teacher, ...]:

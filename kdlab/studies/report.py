@@ -24,7 +24,7 @@ from kdlab.studies.page import Section, write_page
 from kdlab.studies.plan import PLAN_FILE
 from kdlab.studies.results import Results, read_results
 from kdlab.studies.tables import markdown
-from kdlab.studies.tidy import tidy, write_csv, write_parquet
+from kdlab.studies.tidy import by_class, tidy, write_csv, write_parquet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,9 +49,9 @@ def write_report(folder: Path, png: bool = False) -> Results:
         UsageError: if the folder holds no study, or none of its runs is done.
         IntegrityError: if its runs cannot stand in one table.
     """
-    results = read_results(folder)
     target = folder / FOLDER
     with _alone(folder):
+        results = read_results(folder)
         write_page([_write_parts(results, target, png)], target / PAGE)
     return results
 
@@ -145,6 +145,8 @@ def _write_parts(results: Results, target: Path, png: bool) -> Section:
     _remove_figures(target)
     lines = tidy(results)
     write_csv(lines, target / "results.csv")
+    if classes := by_class(results):
+        write_csv(classes, target / "per_class.csv")
     write_parquet(lines, target / "results.parquet")
     write_text(target / "summary.json", json.dumps(findings.as_dict(), indent=1) + "\n")
     write_text(target / TABLES, markdown(findings, pictures))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdlab.close_names import did_you_mean
 from kdlab.errors import IntegrityError, UsageError
 from kdlab.studies.plan import Plan, PlannedRun, cell_label
 
@@ -25,6 +26,13 @@ PROTOCOL = {
 }
 TESTED_ON = ("name", "n_tested")
 ACCURACY = "student.test.accuracy"  # every run has it
+# what our own methods measure; the accuracies of members end in _accuracy
+MEASURED = {
+    "student.test": ("accuracy", "top5", "nll", "ece", "brier", "agreement", "teacher_kl", "same_wrong_rate",
+                     "spearman", "disagreement"),
+    "student.val": ("accuracy",),
+    "student.noise": ("n_noisy", "corrected_rate", "memorised_rate"),
+}  # fmt: skip
 Protocol = Mapping[str, Any]
 
 
@@ -205,6 +213,15 @@ def lookup(node: Any, key: str) -> Any:  # noqa: ANN401
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
+
+
+def doubts_about(metric: str) -> str:
+    """What to say of a metric that only a method of a user's own can have logged; empty of all others."""
+    part, _, last = metric.rpartition(".")
+    known = MEASURED.get(part)
+    if known is None or last in known or last.endswith("_accuracy"):
+        return ""
+    return f"{metric} is nothing that kdlab measures{did_you_mean(last, list(known))}; a method of yours must log it"
 
 
 def protocol_of(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,16 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from kdlab.atomic import atomic_write
 from kdlab.studies.costs import COSTS, parameters
-from kdlab.studies.results import PROTOCOL, Results, Row
+from kdlab.studies.results import PROTOCOL, Results, Row, lookup
 
 VERSIONS = ("kdlab", "torch", "lightning", "torchvision", "numpy")
 ASKED = ("images_answered", "images_computed")  # by a teacher that remembers
+SCORES = ("precision", "recall", "f1")
 Line = dict[str, Any]
 
 
@@ -43,6 +45,17 @@ def _line(row: Row, keys: Sequence[str], metrics: Sequence[str]) -> Line:
         "device": origin.get("device"),
         "finished": row.finished or None,
     }
+
+
+def by_class(results: Results) -> list[Line]:
+    """One line per cell, or teacher, and class: precision, recall and F1 on the test images, means over the runs."""
+    lines = []
+    for cell, rows in results.cells_and_teachers.items():
+        reports = [report for row in rows if (report := lookup(row.result, "student.per_class"))]
+        for number in range(len(reports[0]["f1"]) if reports else 0):
+            scores = {score: fmean(report[score][number] for report in reports) for score in SCORES}
+            lines.append({"cell": cell, "class": number, "n": len(reports), **scores})
+    return lines
 
 
 def write_csv(lines: Sequence[Line], path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from kdlab.errors import IntegrityError, UsageError
 from kdlab.teachers.base import Teacher, TrainingImages
 from kdlab.teachers.memory import RowFile, gib
 from kdlab.teachers.resident import Place, ResidentTable, table_at
-from kdlab.teachers.views import asked_rows, require_countable, views_digest, views_of
+from kdlab.teachers.views import asked_rows, countable_views, views_digest, views_of
 from kdlab.types import Batch, Outputs
 from kdlab.weights import digest
 
@@ -52,7 +53,7 @@ class CachedTeacher(Teacher):
         max_gib: the largest file that is made.
 
     Attributes:
-        images_answered: in training, by this process.
+        images_answered: in the training, also by processes that were stopped; under DDP by this rank.
         images_computed: how many of them the teacher itself was asked about.
 
     Raises:
@@ -123,12 +124,11 @@ class CachedTeacher(Teacher):
         if self.untrained:
             log.warning("the answers of an untrained teacher are not remembered")
             return
-        require_countable(images)
+        self._num_views = countable_views(images)
         with torch.no_grad():
             outputs = self.teacher.teach(self._as_trained_on(images, torch.zeros(1, dtype=torch.int64)))
         self._shapes = {name: feature.shape[1:] for name, feature in outputs.features.items()}
         self._num_classes = outputs.logits.shape[1]
-        self._num_views = images.num_views or 0
         card = self._card(images, precision)
         width = self._num_classes + sum(map(prod, self._shapes.values()))
         rows = images.num_train_images * self._num_views
@@ -185,7 +185,10 @@ class CachedTeacher(Teacher):
         wanted, where = torch.unique(rows[missing], return_inverse=True)  # two members may ask for one view
         sample = missing.new_empty(len(wanted)).scatter_(0, where, missing)
         self.images_computed += len(wanted)
-        outputs = self.teacher.teach(Batch(*(part[sample] for part in batch)))
+        # a compiled teacher would be compiled anew for each number of missing images
+        part_of_batch = len(wanted) < len(batch.index)
+        with torch.compiler.set_stance("eager_on_recompile") if part_of_batch else nullcontext():
+            outputs = self.teacher.teach(Batch(*(part[sample] for part in batch)))
         exact = self._pack(outputs)
         values = exact.to(self.dtype)
         whole = values.isfinite().all(dim=1)  # a NaN is not remembered; the method's loss will name it
@@ -243,7 +246,8 @@ class CachedTeacher(Teacher):
 
         Weights and pixels are part of the file's key, but the code in between may have changed.
         """
-        chosen = torch.unique(self.asked[torch.linspace(0, len(self.asked) - 1, _SEARCHED_ROWS).long()])
+        spread = torch.arange(_SEARCHED_ROWS) * (len(self.asked) - 1) // (_SEARCHED_ROWS - 1)
+        chosen = torch.unique(self.asked[spread])
         values, missing = file.recall(chosen)
         known = torch.ones(len(chosen), dtype=torch.bool).index_fill_(0, missing, False).nonzero().squeeze(1)
         share = len(known) / len(chosen)
@@ -252,12 +256,17 @@ class CachedTeacher(Teacher):
             return share
         with torch.no_grad():
             now = self._pack(self.teacher.teach(self._as_trained_on(images, chosen[known]))).float().cpu()
-        error = float((now - values[known].float()).abs().max())
-        if not error <= 0.1 * float(now.std()) + 0.01 * float(now.abs().max()):  # far beyond any rounding
-            raise IntegrityError(
-                f"the teacher's answers differ by {error:.3g} from those remembered in {file.folder}: the code of the "
-                "network or of the augmentation has changed since; delete that folder"
-            )
+        widths = [self._num_classes, *map(prod, self._shapes.values())]
+        parts = zip(
+            ("logits", *self._shapes), now.split(widths, 1), values[known].float().split(widths, 1), strict=True
+        )
+        for name, fresh, remembered in parts:
+            error = float((fresh - remembered).abs().max())
+            if not error <= 0.1 * float(fresh.std()) + 0.01 * float(fresh.abs().max()):  # far beyond any rounding
+                raise IntegrityError(
+                    f"the teacher's answers ({name}) differ by {error:.3g} from those remembered in {file.folder}: the "
+                    "code of the network or of the augmentation has changed since; delete that folder"
+                )
         return share
 
     def _as_trained_on(self, images: TrainingImages, rows: Tensor) -> Batch:

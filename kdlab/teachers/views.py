@@ -20,7 +20,7 @@ _PROBED_VIEWS = 64  # of a made-up image, to tell augmentations apart
 
 def asked_rows(images: TrainingImages) -> Tensor:
     """Return the numbers of all rows that training may ask for: all views of the images that are trained on."""
-    views = images.num_views or 0
+    views = countable_views(images)
     return (images.train_split.index[:, None] * views + torch.arange(views)).flatten().sort().values
 
 
@@ -31,21 +31,21 @@ def views_of(images: TrainingImages, rows: Tensor) -> Batch:
         images: the data.
         rows: ``[B]`` numbers among `asked_rows`.
     """
-    views = images.num_views or 1
+    views = countable_views(images)
     index, view = rows // views, rows % views
     split = images.train_split
     place = torch.full((images.num_train_images,), -1).scatter_(0, split.index, torch.arange(len(split.index)))[index]
     return images.training_view(Batch(split.images[place], split.labels[place], index, view))
 
 
-def require_countable(images: TrainingImages) -> None:
-    """Refuse images whose views cannot be counted.
+def countable_views(images: TrainingImages) -> int:
+    """Return how many views there are of each image.
 
     Raises:
-        UsageError: with the cause and the fix.
+        UsageError: if they are endlessly many, with the cause and the fix.
     """
     if images.num_views is not None:
-        return
+        return images.num_views
     cause, fix = ("mixing", "null") if images.mixing is not None else ("augmentation", "RandomCropFlip")
     raise UsageError(
         f"data.{cause} {getattr(images, cause)} makes endlessly many inputs of one image, so the teacher's answers "
@@ -55,8 +55,9 @@ def require_countable(images: TrainingImages) -> None:
 
 def views_digest(images: TrainingImages) -> str:
     """Return the SHA-256 of what a network sees of some views of a made-up image: of what an augmentation does."""
-    count = min(images.num_views or 1, _PROBED_VIEWS)
-    view = torch.linspace(0, (images.num_views or 1) - 1, count).long()
+    views = countable_views(images)
+    count = min(views, _PROBED_VIEWS)
+    view = torch.linspace(0, views - 1, count).long()
     pixels = torch.arange(prod(images.image_shape)).mul(97).remainder(251).to(torch.uint8)
     image = pixels.view(1, *images.image_shape).repeat(count, 1, 1, 1)
     zeros = torch.zeros_like(view)

@@ -17,7 +17,7 @@ from kdlab.errors import UsageError
 from kdlab.methods import Method
 from kdlab.teachers import CachedTeacher
 from kdlab.teachers.memory import RowFile, gib
-from kdlab.teachers.views import views_of
+from kdlab.teachers.views import countable_views, views_of
 from kdlab.training_cli import KDLabCLI
 
 Views = Literal["all", "used"]
@@ -70,9 +70,11 @@ class _Fill(Callback):
 
 def _used_rows(trainer: Trainer, data: ImageData) -> Tensor:
     """The numbers of the rows that a run of this seed and length asks for."""
-    loader, num_views = data.train_dataloader(), data.num_views or 1
+    if not trainer.max_epochs or trainer.max_epochs < 0:
+        raise UsageError(f"--views used needs a number of epochs, and trainer.max_epochs is {trainer.max_epochs}")
+    loader, num_views = data.train_dataloader(), countable_views(data)
     used = torch.zeros(data.num_train_images * num_views, dtype=torch.bool)
-    for epoch in range(trainer.max_epochs or 0):
+    for epoch in range(trainer.max_epochs):
         index, view = loader.draw(epoch)
         used[(index * num_views + view).flatten().cpu()] = True
     return used.nonzero().squeeze(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from kdlab.studies.executor import Check
     from kdlab.studies.local import LocalExecutor
     from kdlab.studies.plan import Plan, PlannedRun
+
+log = logging.getLogger(__name__)
 
 OF_RAY = ("ray_address", "cpus_per_run", "gpus_per_run")
 
@@ -150,6 +153,18 @@ def choose(plan: Plan, part: int, parts: int) -> list[PlannedRun]:
     return [run for run in teachers.values() if run.id in needed] + chosen
 
 
+def _open(plan: Plan, states: Sequence[str]) -> set[str]:
+    """The runs that may still be done: not those that need one that has failed."""
+    lost: set[str] = set()
+    unfinished = set()
+    for run, state in zip(plan.runs, states, strict=True):  # teachers before those that need them
+        if state == "failed" or lost.intersection(run.needs):
+            lost.add(run.id)
+        elif state in ("pending", "running"):
+            unfinished.add(run.id)
+    return unfinished
+
+
 def _expected(plan: Plan, chosen: Sequence[PlannedRun]) -> int:
     """Runs of this call; cells of several variants may be the same run."""
     return len({run.id for run in chosen}) + plan.to_come
@@ -188,10 +203,14 @@ def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int | Non
     from kdlab.studies.ledger import STATES, Entry, leftovers
     from kdlab.studies.plan import cells
     from kdlab.studies.progress import estimate, measured_seconds
+    from kdlab.studies.results import doubts_about
 
-    states = [Entry(study, run.id).state for run in chosen] if study.exists() else ["pending"] * len(chosen)
+    ids = dict.fromkeys(run.id for run in chosen)  # cells of several variants may be the same run
+    states = [Entry(study, one).state for one in ids] if study.exists() else ["pending"] * len(ids)
     counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
     seeds = sorted({run.seed for run in plan.students})
+    for doubt in filter(None, map(doubts_about, plan.metrics)):
+        log.warning("metrics: %s", doubt)
     print(f"study {plan.name}: {len(plan.runs)} runs, {len(cells(plan))} cells x {len(seeds)} seeds, in {study}")
     for run in plan.runs:
         if run.role == "teacher":
@@ -202,7 +221,7 @@ def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int | Non
         print(f"search {search.variant}: {len(search.suggested)} of {search.trials} trials are planned; "
               f"maximizes {search.maximize}")  # fmt: skip
     more = f", then at most {plan.to_come} of later rounds" if plan.to_come else ""
-    print(f"this call: {len(chosen)} runs ({counts}){more}, {jobs or 'as many as the cluster holds'} at a time")
+    print(f"this call: {len(ids)} runs ({counts}){more}, {jobs or 'as many as the cluster holds'} at a time")
     old = leftovers(study, {run.id for run in plan.runs})
     if old and not plan.to_come:  # which rounds to come may find
         print(f"{len(old)} finished runs in {study} are of an earlier version of the study and not used")
@@ -237,7 +256,7 @@ def _run(
     states = [Entry(study, run.id).state for run in plan.runs]
     failed = [ended for ended in progress.ends if ended.end != "done"]
     students = [state for run, state in zip(plan.runs, states, strict=True) if run.role == "student"]
-    if "done" in students and (failed or not {"pending", "running"} & set(states)):
+    if "done" in students and (failed or not _open(plan, states)):
         write_report(study)
         print(f"report in {study / FOLDER}")
     elif not failed:

@@ -87,4 +87,5 @@ def _outcome(folder: RunFolder) -> dict[str, object]:
         "student": folder.student.read_bytes(),
         "test": result["student"]["test"],
         "protocol": result["protocol"],
+        "answered": result.get("teacher", {}).get("images_answered"),
     }

@@ -56,7 +56,6 @@ def test_on_a_complete_cache_a_killed_run_continues_bit_for_bit(
     assert outcome(RunFolder(tmp_path / "digits" / "run")) == uninterrupted
 
 
-@pytest.mark.slow
 def test_a_run_that_fills_its_cache_on_the_way_is_killed_and_continues_the_same(
     tmp_path: Path, digits_teacher: Path, run_and_kill: RunAndKill, outcome: Outcome
 ) -> None:

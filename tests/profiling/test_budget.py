@@ -15,13 +15,18 @@ from kdlab.errors import UsageError
 from kdlab.methods import IndependentStudent, LogitMatching
 from kdlab.models import DigitsConv
 from kdlab.profiling import Budget, NotMeasured, TrainingCost, energy_account
-from kdlab.teachers import FrozenTeacher
+from kdlab.teachers import CachedTeacher, FrozenTeacher
 
 FORWARD = 64 * 27 + 16 * 162 + 4 * 324 + 60  # multiply-adds of DigitsConv
 STEP = 20 * (
     FORWARD + 2 * FORWARD - 64 * 27
 )  # of 20 images, forward and backward; nobody asks for the gradient of pixels
 STEPS_PER_EPOCH = 9  # 180 images
+WIDE_FORWARD = 64 * 8 * 9 + 16 * 8 * 16 * 9 + 4 * 16 * 16 * 9 + 16 * 10  # of `wide`
+
+
+def wide():
+    return DigitsConv(widths=(8, 16, 16))
 
 
 def train(budget, method=None, epochs=10, cost=None, **options):
@@ -50,6 +55,63 @@ def test_the_teachers_share_is_spent_too():
     assert train(alone).global_step == 20
     share = STEP / (STEP + 20 * FORWARD)
     assert train(distilled, matching).global_step == pytest.approx(20 * share, abs=1)
+
+
+def test_a_remembered_teacher_is_charged_with_what_it_computes(tmp_path):
+    def matching():
+        teacher = CachedTeacher(FrozenTeacher(wide()), str(tmp_path))
+        return LogitMatching(teacher, student=DigitsConv())
+
+    train(Budget("macs", amount=1e12), matching(), epochs=1)  # fills the memory
+    budget = Budget("macs", amount=11.5 * STEP)
+    assert train(budget, matching()).global_step == 12  # as a student on its own: not one answer is computed
+    assert budget.result.spent == 12 * STEP
+
+
+def test_a_teacher_is_charged_while_its_memory_is_filled(tmp_path):
+    budget = Budget("macs", amount=1e12)
+    train(budget, LogitMatching(CachedTeacher(FrozenTeacher(wide()), str(tmp_path)), student=DigitsConv()), epochs=2)
+    answers = 20 * STEPS_PER_EPOCH * WIDE_FORWARD  # of the first epoch; there is one view of each image
+    assert budget.result.spent == 2 * STEPS_PER_EPOCH * STEP + answers
+
+
+def test_what_is_left_of_a_budget_is_known_after_a_resume_in_mid_epoch(tmp_path):
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.should_stop = trainer.global_step == 4
+            trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    def run(budget, ckpt_path=None, *callbacks):
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, max_epochs=3, callbacks=[budget, TrainingCost(), *callbacks], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+            use_distributed_sampler=False, limit_val_batches=0,
+        )  # fmt: skip
+        data = Digits(train_per_class=18, batch_size=20)
+        method = IndependentStudent(student=DigitsConv())
+        trainer.fit(method, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+        return trainer
+
+    assert run(Budget("macs", amount=1e12), None, Stop()).global_step == 4
+    budget = Budget("macs", amount=6.5 * STEP)
+    assert run(budget, tmp_path / "last.ckpt").global_step == 7
+    assert budget.result.spent == 7 * STEP
+
+
+def test_processes_agree_that_a_budget_is_used_up_in_epochs_of_few_steps(tmp_path, two_ranks):
+    assert two_ranks(_rank_with_a_budget, tmp_path) == [0, 0]
+    # five steps of an epoch; asked after each eighth step
+    assert {(tmp_path / f"{rank}").read_text() for rank in (0, 1)} == {"16"}
+
+
+def _rank_with_a_budget(folder):
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=10, logger=False, enable_checkpointing=False,
+        callbacks=[Budget("macs", amount=20.5 * STEP), TrainingCost()], enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(IndependentStudent(student=DigitsConv()), Digits(train_per_class=18, batch_size=20))
+    (folder / f"{trainer.global_rank}").write_text(str(trainer.global_step))
 
 
 def test_seconds_end_it_and_a_schedule_that_fits_is_named(caplog):

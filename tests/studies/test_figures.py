@@ -162,6 +162,19 @@ def test_the_title_counts_what_was_averaged(folder, profiled):
     assert drawn.figure.axes[0].get_title(loc="left").endswith("n = 1")
 
 
+def test_a_teacher_with_more_threads_is_left_out_of_what_the_clock_says(profiled):
+    result = json.loads((profiled / "teacher0" / "result.json").read_text())
+    change(profiled, "teacher0", environment=result["environment"] | {"threads": 2})
+    results = read_results(profiled)
+    by_clock, counted = accuracy_against(results, LATENCY), accuracy_against(results, MACS)
+    assert isinstance(counted, Drawing)
+    assert "teacher0" in {row.run.id for row in counted.rows}
+    if isinstance(by_clock, LeftOut):  # the students alone may all cost the same
+        assert "cannot be compared" not in by_clock.reason
+    else:
+        assert "teacher0" not in {row.run.id for row in by_clock.rows}
+
+
 def test_a_teacher_tested_on_other_images_stands_beside_nobody(profiled):
     result = json.loads((profiled / "teacher0" / "result.json").read_text())
     change(profiled, "teacher0", protocol=result["protocol"] | {"n_tested": 100})

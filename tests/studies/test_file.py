@@ -117,6 +117,14 @@ def test_little_need_be_said(tmp_path):
             "variants.a.grid has k twice, as an axis and within pair; leave one",
         ),
         ({"published": {"sources": [{}]}}, "published.sources[0] has no source; say where"),
+        ({"comparisons": 3}, "comparisons is 3, but expected is a list"),
+        (
+            {
+                "variants": {"kd": {"base": "x", "search": {"trials": 2, "ranges": {"model.alpha": [0, 1]}}}},
+                "published": {"sources": [{"source": "X", "epoch": "last", "percent": {"kd": 70}}]},
+            },
+            "published: variant kd has a search, so no cell is known to belong to the number; give it a grid",
+        ),
         ({"published": "numbers.yaml"}, "published: there is no file"),
     ],
 )
@@ -133,6 +141,10 @@ def test_mistakes_are_told_with_their_key(tmp_path, changes, message):
         (None, "has no section quick, so it cannot be run with --quick; add one, or leave it out"),
         ({"grid": {"model.beta": [1]}}, "quick.grid.model.beta: no variant has model.beta in its grid"),
         ({"epochs": 1}, "quick has no key epochs; there are: seeds, set, grid, trials"),
+        (
+            {"set": {"model.alpha": 1}},
+            "quick.set.model.alpha: variant kd gives model.alpha values of its own, which would win; put it into quick.grid",
+        ),
     ],
 )
 def test_mistakes_of_quick(tmp_path, quick, message):

@@ -133,6 +133,15 @@ def test_aggregated_numbers_name_their_runs(study):
     assert "not measured: no &lt;counter&gt;" in text
 
 
+def test_a_run_names_the_command_that_made_it(folder):
+    result = json.loads((folder / "plain0" / "result.json").read_text())
+    result["environment"]["command"] = "python -m kdlab fit --model.teacher.checkpoint 'my runs/t.pt'"
+    (folder / "plain0" / "result.json").write_text(json.dumps(result))
+    write_report(folder)
+    text = (folder / "report" / "report.html").read_text()
+    assert "python -m kdlab fit --model.teacher.checkpoint &#39;my runs/t.pt&#39;" in text
+
+
 def test_a_run_of_two_cells_has_a_line_in_each(folder):
     plan = json.loads((folder / "study.json").read_text())
     shared = [run | {"variant": "twin"} for run in plan["runs"] if run["variant"] == "plain"]

@@ -108,6 +108,13 @@ def test_studies_that_cannot_work_are_refused(study, message):
     assert message in str(caught.value)
 
 
+def with_rest(arguments):
+    """`resolve`, and aside what changes how a run runs only."""
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    rest = {"trainer": {"devices": given.pop("--trainer.devices", "1")}, "profile": given.pop("--profile", None)}
+    return {**resolve([part for pair in given.items() for part in pair]), "aside": rest}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -117,16 +124,10 @@ def test_studies_that_cannot_work_are_refused(study, message):
 )
 def test_cells_that_would_be_the_same_runs_are_refused(key, value, said):
     """The id of a run leaves out how it runs, so only one of them would."""
-
-    def with_rest(arguments):
-        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
-        rest = {"trainer": {"devices": given.pop("--trainer.devices", "1")}, "profile": given.pop("--profile", None)}
-        return {**resolve([part for pair in given.items() for part in pair]), "aside": rest}
-
     one, two = Variant("one", ("p",)), Variant("two", ("p",), {key: value})
     with pytest.raises(UsageError) as caught:
         make_plan(Study("s", (one, two)), with_rest)
-    assert f"study s: two would be the very same runs as one, though {said}" in str(caught.value)
+    assert f"study s: two would be the very same run as one, though {said}" in str(caught.value)
     assert len(make_plan(Study("s", (one, Variant("same", ("p",)))), with_rest).runs) == 10  # shown twice, run once
 
 
@@ -217,3 +218,12 @@ def test_cells_are_compared_along_a_shared_axis():
         compared_cells(plan, Comparison({}, {"variant": "x"}, ("size",)), {})
     with pytest.raises(UsageError, match=r"is of \{'variant': 'kd'\} by pair, which is no cell other than"):
         compared_cells(plan, Comparison({"variant": "kd"}, {"variant": "plain"}, ("pair",)), {})
+
+
+def test_a_cell_that_would_be_the_run_of_a_teacher_is_refused_too():
+    teacher, kd = (
+        Teacher("wide", ("p",), {"profile": False}),
+        Variant("kd", ("k",), {"model.teacher.checkpoint": "@wide"}),
+    )
+    with pytest.raises(UsageError, match=r"plain would be the very same run as teacher wide, though profile"):
+        make_plan(Study("s", (PLAIN, kd), seeds=(1, 0), teachers=(teacher,)), with_rest)

@@ -67,6 +67,18 @@ def test_comparisons_are_paired_and_corrected(folder):
     assert tests["student.test.nll", "kd, alpha 0.1, temperature 1"]["verdict"] == "lower"
 
 
+def test_cells_with_the_very_same_numbers_are_one_test(folder):
+    plan = json.loads((folder / "study.json").read_text())
+    plan["comparisons"] = [{"of": {"variant": "kd"}, "against": {"variant": "plain"}}]
+    (folder / "study.json").write_text(json.dumps(plan))
+    write_report(folder)
+    found = [one for one in summary(folder)["comparisons"] if one["metric"] == METRIC]
+    assert len(found) == 4  # two temperatures, which change nothing here
+    p = stats.ttest_rel(list(BETTER.values()), list(PLAIN.values())).pvalue
+    smaller = [one["p_holm"] for one in found if one["cell"].startswith("kd, alpha 0.1")]
+    assert smaller == pytest.approx([2 * p, 2 * p])  # of two tests, not of four
+
+
 def test_the_table_says_protocol_n_and_verdict(folder, figures):
     write_report(folder)
     text = (folder / "report" / "tables.md").read_text()
@@ -91,6 +103,19 @@ def test_the_csv_leads_from_every_number_to_its_run(folder):
     assert {(row["model.alpha"], row["model.temperature"]) for row in rows if row["variant"] == "kd"} == {
         ("0.1", "1"), ("0.1", "4"), ("0.9", "1"), ("0.9", "4"),
     }  # fmt: skip
+
+
+def test_precision_recall_and_f1_of_each_class_are_means_over_the_runs(folder):
+    for run, f1 in (("plain0", [0.9, 0.7]), ("plain1", [0.7, 0.6])):
+        path = folder / run / "result.json"
+        result = json.loads(path.read_text())
+        result["student"]["per_class"] = {"precision": [1.0, 0.5], "recall": [0.25, 0.75], "f1": f1}
+        path.write_text(json.dumps(result))
+    write_report(folder)
+    lines = list(csv.DictReader((folder / "report" / "per_class.csv").open()))
+    assert [(line["cell"], line["class"], line["n"]) for line in lines] == [("plain", "0", "2"), ("plain", "1", "2")]
+    assert [float(line["f1"]) for line in lines] == pytest.approx([0.8, 0.65])
+    assert [float(line["precision"]) for line in lines] == [1.0, 0.5]
 
 
 def test_the_csv_says_how_often_a_remembered_teacher_was_asked(folder):

@@ -1,6 +1,7 @@
 """`python -m kdlab study` from file to report, with real training on the digits."""
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -8,6 +9,7 @@ import re
 import signal
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,8 @@ from kdlab.studies.configs import ConfigReader
 from kdlab.studies.file import read_study
 from kdlab.studies.plan import Plan, PlannedRun
 from kdlab.studies.planner import make_plan
-from kdlab.verbs.study import choose, shard
+from kdlab.studies.results import MEASURED, doubts_about
+from kdlab.verbs.study import _open, choose, shard
 
 STUDY = {
     "name": "tiny",
@@ -71,6 +74,37 @@ def test_every_number_of_the_summary_is_in_the_run_folders(finished):
         for metric in ("accuracy", "nll"):
             values = [result["student"]["test"][metric] for result in loaded]
             assert cell["metrics"][f"student.test.{metric}"]["mean"] == pytest.approx(statistics.mean(values))
+
+
+def test_what_kdlab_measures_is_known(finished):
+    for path in (finished / "studies" / "tiny").glob("*/result.json"):
+        student = json.loads(path.read_text())["student"]
+        assert set(student["test"]) <= set(MEASURED["student.test"])
+        assert tuple(student["val"]) == MEASURED["student.val"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("student.test.acuracy", "did you mean accuracy"),
+        ("student.val.nll", "there are: accuracy"),
+        ("student.test.first_accuracy", ""),
+        ("profile.macs.macs", ""),
+        ("student.test.ece", ""),
+    ],
+)
+def test_a_metric_that_nobody_measures_is_told_before_anything_runs(metric, said):
+    assert said in doubts_about(metric)
+    assert bool(doubts_about(metric)) == bool(said)
+
+
+def test_what_needs_a_failed_run_is_not_waited_for():
+    def run(name, *needs):
+        return PlannedRun(name, "student", "v", {}, 0, (), needs)
+
+    plan = Plan("s", "", (), (), (run("t"), run("u"), run("a", "t"), run("b", "a"), run("c", "u"), run("d")))
+    states = ["failed", "running", "pending", "pending", "pending", "done"]
+    assert _open(plan, states) == {"u", "c"}
 
 
 def test_students_learn_from_the_teacher_of_the_study(finished):
@@ -224,18 +258,36 @@ def planned(said):
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
-def test_the_studies_of_the_project_are_whole(name, tmp_path, capsys):
+def test_the_runs_of_a_study_are_those_that_the_docs_count(name):
+    path = Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml"
+    for quick, expected in enumerate(RUNS[name]):
+        study = read_study(path, bool(quick))
+        cells = sum(
+            math.prod(map(len, v.grid.values())) if v.search is None else v.search.trials for v in study.variants
+        )
+        assert len(study.teachers) + cells * len(study.seeds) == expected
+    lines = (Path(__file__).parents[2] / "docs" / "studies.md").read_text().splitlines()
+    assert any(
+        f"`{name}`" in line and re.search(rf"\| {RUNS[name][0]}\b.*\| {RUNS[name][1]}\b", line) for line in lines
+    )
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_the_studies_of_the_project_are_whole_when_quick(name, tmp_path, capsys):
     if name == "digits_search":
         pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'kdlab[search]'")
-    whole = name in (
-        "digits_alpha",
-        "digits_search",
-        "grid_mnist",
-    )  # the others: their quick version has every variant too
-    for runs, options in zip(RUNS[name], ([], ["--quick"]), strict=True):
-        if whole or options:
-            assert main(["study", f"studies/{name}", "--dry-run", "--runs_dir", str(tmp_path), *options]) == 0
-            assert planned(capsys.readouterr().out) == runs
+    assert main(["study", f"studies/{name}", "--dry-run", "--runs_dir", str(tmp_path), "--quick"]) == 0
+    assert planned(capsys.readouterr().out) == RUNS[name][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_every_cell_of_a_study_passes_the_parser(name):
+    if name == "digits_search":
+        pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'kdlab[search]'")
+    study = read_study(Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml")
+    plan = make_plan(replace(study, seeds=(0,)), ConfigReader())
+    assert plan.students
 
 
 @pytest.mark.parametrize(

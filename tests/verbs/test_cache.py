@@ -15,8 +15,7 @@ import yaml
 from torch import Tensor
 
 from kdlab.cli import main
-from kdlab.models import DigitsConv
-from kdlab.teachers import CachedTeacher
+from kdlab.teachers import CachedTeacher, FrozenTeacher
 from kdlab.types import Batch, Outputs
 
 IMAGES, VIEWS, RECORD_BYTES = 1293, 9, 24  # trained on, of 1,437; ten float16 and a checksum
@@ -38,20 +37,18 @@ def arguments(workplace: Path, tmp_path: Path) -> list[str]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images the teacher was asked about, each time, in training steps or by the verb."""
     counts: list[int] = []
-    forward = DigitsConv.forward
+    teach, ask = FrozenTeacher.teach, CachedTeacher._ask
 
-    def counted(network: DigitsConv, image: Tensor) -> Tensor:
-        counts.append(len(image))
-        return forward(network, image)
-
-    ask = CachedTeacher._ask
+    def counted(teacher: FrozenTeacher, batch: Batch) -> Outputs:
+        counts.append(len(batch.index))
+        return teach(teacher, batch)
 
     def watched(*arguments: Any) -> Tensor:
-        monkeypatch.setattr(DigitsConv, "forward", counted)
+        monkeypatch.setattr(FrozenTeacher, "teach", counted)
         try:
             return ask(*arguments)
         finally:
-            monkeypatch.setattr(DigitsConv, "forward", forward)
+            monkeypatch.setattr(FrozenTeacher, "teach", teach)
 
     monkeypatch.setattr(CachedTeacher, "_ask", watched)
     return counts
