@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ EXAMPLES = ROOT / "docs" / "examples"
 IN_DOCSTRINGS = [path.relative_to(ROOT) for path in (ROOT / "kdlab").rglob("*.py") if ">>>" in path.read_text()]
 
 
-def run(script: str) -> str:
+def run(script: str, *arguments: str) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, EXAMPLES / script]
+    command = [sys.executable, EXAMPLES / script, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -59,3 +60,16 @@ def test_examples_in_docstrings_are_true(path: Path) -> None:
     result = doctest.testmod(importlib.import_module(".".join(path.with_suffix("").parts)))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_the_figures_of_the_study_pages_are_those_of_the_committed_results(tmp_path: Path) -> None:
+    run("../studies/figures.py", str(tmp_path))
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == sorted(path.name for path in (ROOT / "docs" / "studies").glob("*.svg"))
+    for name in drawn:
+        assert _numbers(tmp_path / name) == pytest.approx(_numbers(ROOT / "docs" / "studies" / name), abs=0.01), name
+
+
+def _numbers(svg: Path) -> list[float]:
+    """All places and sizes in a drawing; other versions of matplotlib round them otherwise."""
+    return [float(number) for number in re.findall(r"-?\d+\.\d+", svg.read_text())]

@@ -243,7 +243,10 @@ def test_a_wrong_study_is_refused_before_anything_runs(tmp_path, capsys, changes
     assert not (tmp_path / "runs").exists()
 
 
-STUDIES = {path.stem for path in (Path(__file__).parents[2] / "configs" / "studies").glob("*.yaml")}
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "studies"
+COMMITTED = ROOT / "benchmarks" / "results" / "studies"
+STUDIES = {path.stem for path in CONFIGS.glob("*.yaml")}
 RUNS = {  # study -> runs in all, runs of --quick
     "digits_alpha": (66, 11), "alpha_mnist": (61, 13), "grid_mnist": (106, 22), "noise_mnist": (63, 21),
     "alpha_fashion_mnist": (61, 13), "conditions_mnist": (102, 32), "bf16_digits": (21, 9), "bf16_mnist": (21, 9),
@@ -259,14 +262,14 @@ def planned(said):
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_the_runs_of_a_study_are_those_that_the_docs_count(name):
-    path = Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml"
+    path = CONFIGS / f"{name}.yaml"
     for quick, expected in enumerate(RUNS[name]):
         study = read_study(path, bool(quick))
         cells = sum(
             math.prod(map(len, v.grid.values())) if v.search is None else v.search.trials for v in study.variants
         )
         assert len(study.teachers) + cells * len(study.seeds) == expected
-    lines = (Path(__file__).parents[2] / "docs" / "studies.md").read_text().splitlines()
+    lines = (ROOT / "docs" / "studies.md").read_text().splitlines()
     assert any(
         f"`{name}`" in line and re.search(rf"\| {RUNS[name][0]}\b.*\| {RUNS[name][1]}\b", line) for line in lines
     )
@@ -281,11 +284,19 @@ def test_the_studies_of_the_project_are_whole_when_quick(name, tmp_path, capsys)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("folder", sorted(COMMITTED.iterdir()), ids=lambda folder: folder.name)
+def test_committed_results_are_of_the_study_as_it_is_now(folder):
+    lines = (folder / "results.csv").read_text().splitlines()[1:]
+    plan = make_plan(read_study(CONFIGS / f"{folder.name}.yaml"), ConfigReader())
+    assert {line.split(",")[0] for line in lines} == {run.id for run in plan.runs}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_every_cell_of_a_study_passes_the_parser(name):
     if name == "digits_search":
         pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'kdlab[search]'")
-    study = read_study(Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml")
+    study = read_study(CONFIGS / f"{name}.yaml")
     plan = make_plan(replace(study, seeds=(0,)), ConfigReader())
     assert plan.students
 
@@ -294,7 +305,7 @@ def test_every_cell_of_a_study_passes_the_parser(name):
     ("name", "pairs", "numbers"), [("published_cifar100", 7, 70), ("published_cifar100_cross", 6, 57)]
 )
 def test_every_cell_with_published_settings_has_its_published_number(name, pairs, numbers):
-    study = read_study(Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml")
+    study = read_study(CONFIGS / f"{name}.yaml")
     cells = {(variant.name, pair) for variant in study.variants for pair in variant.grid["pair"]}
     assert cells == {(one.variant, one.values["pair"]) for one in study.published if one.role == "student"}
     assert {teacher.name for teacher in study.teachers} == {
