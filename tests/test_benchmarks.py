@@ -192,7 +192,7 @@ def test_pil_makes_the_same_pixels_of_every_view(some_images: Any) -> None:
     torch.testing.assert_close(some_images.training_view(batch).image, theirs, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("factor", "message"), [(1.0, None), (1 + 5e-5, "relative_loss_difference, fp32 is 5e-05")])
+@pytest.mark.parametrize(("factor", "message"), [(1.0, None), (1 + 5e-5, "relative_loss_difference, uncached, fp32 is 5e-05")])
 def test_a_loss_that_differs_stops_the_benchmark(some_images: Any, factor: float, message: str | None) -> None:
     kd_step = importlib.import_module("kd_step")
     student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(3072, 100)) for _ in range(2))
@@ -201,7 +201,7 @@ def test_a_loss_that_differs_stops_the_benchmark(some_images: Any, factor: float
         found: torch.Tensor = factor * kd_step.loss_of(student, teacher, batch.image, batch.label)
         return found
 
-    variants = {f"uncached, {how}": SimpleNamespace(loss=loss) for how in kd_step.LOSS_LIMITS}
+    variants = {name: SimpleNamespace(loss=loss) for name in kd_step.LOSS_LIMITS}
     arguments = (some_images, next(iter(some_images.train_dataloader())), student, teacher, variants)
     if message is None:
         assert kd_step.check_sameness(*arguments)["largest_pixel_difference"] < 1e-6
@@ -235,6 +235,8 @@ def test_every_result_says_where_it_was_measured(path: Path) -> None:
     assert environment.get("cpu") or environment["device"]
     assert environment["python"]
     assert environment.get("torch") or environment["versions"]["torch"]
+    assert environment["versions"]["kdlab"]
+    assert environment.get("uncommitted_changes", []) == []
     # first_run.json is the result.json of one run
     assert "n" in keys_of(result) or "seed" in result
     assert not paths_in(result)

@@ -30,6 +30,7 @@ FORMAT = 1  # of rows and card; another one is another file
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _SEARCHED_ROWS = 4096  # for some to compare with the teacher
 _COMPARED_ROWS = 8
+_ROUNDING = {False: 0.01, True: 0.1}  # far beyond that of float32 (TF32 too) and of 16 bits; relative to the largest
 
 
 class CachedTeacher(Teacher):
@@ -135,7 +136,7 @@ class CachedTeacher(Teacher):
         self._require_room(images, rows * width * self.dtype.itemsize, width)
         self.file = RowFile(Path(self.cache_dir, _name(card)), card, rows, width, self.dtype)
         self.asked = asked_rows(images)
-        share = self._compare(images, self.file)
+        share = self._compare(images, self.file, _ROUNDING["16" in precision])
         log.info("the teacher's answers are remembered in %s: %s when complete, about %.0f%% is there",
                  self.file.folder, gib(self.file.size_bytes), 100 * share)  # fmt: skip
         self._table = table_at(self.place, self.file, device, self.asked)
@@ -241,10 +242,11 @@ class CachedTeacher(Teacher):
                 f"max_gib is {self.max_gib:g}; raise it, or use the teacher without CachedTeacher"
             )
 
-    def _compare(self, images: TrainingImages, file: RowFile) -> float:
+    def _compare(self, images: TrainingImages, file: RowFile, rounding: float) -> float:
         """See that the teacher says what is remembered of it; return about which share is remembered.
 
-        Weights and pixels are part of the file's key, but the code in between may have changed.
+        Weights and pixels are part of the file's key, but the code in between may have changed. It is asked in float32,
+        whatever the precision of the remembered answers.
         """
         spread = torch.arange(_SEARCHED_ROWS) * (len(self.asked) - 1) // (_SEARCHED_ROWS - 1)
         chosen = torch.unique(self.asked[spread])
@@ -257,12 +259,10 @@ class CachedTeacher(Teacher):
         with torch.no_grad():
             now = self._pack(self.teacher.teach(self._as_trained_on(images, chosen[known]))).float().cpu()
         widths = [self._num_classes, *map(prod, self._shapes.values())]
-        parts = zip(
-            ("logits", *self._shapes), now.split(widths, 1), values[known].float().split(widths, 1), strict=True
-        )
-        for name, fresh, remembered in parts:
+        parts = torch.split(now, widths, dim=1), torch.split(values[known].float(), widths, dim=1)
+        for name, fresh, remembered in zip(("logits", *self._shapes), *parts, strict=True):
             error = float((fresh - remembered).abs().max())
-            if not error <= 0.1 * float(fresh.std()) + 0.01 * float(fresh.abs().max()):  # far beyond any rounding
+            if not error <= rounding * float(fresh.abs().max()):
                 raise IntegrityError(
                     f"the teacher's answers ({name}) differ by {error:.3g} from those remembered in {file.folder}: the "
                     "code of the network or of the augmentation has changed since; delete that folder"

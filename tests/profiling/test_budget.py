@@ -8,6 +8,7 @@ import time
 
 import lightning.pytorch as pl
 import pytest
+import torch
 
 from kdlab.cli import main
 from kdlab.data import Digits
@@ -26,6 +27,7 @@ WIDE_FORWARD = 64 * 8 * 9 + 16 * 8 * 16 * 9 + 4 * 16 * 16 * 9 + 16 * 10  # of `w
 
 
 def wide():
+    torch.manual_seed(0)
     return DigitsConv(widths=(8, 16, 16))
 
 
