@@ -192,7 +192,9 @@ def test_pil_makes_the_same_pixels_of_every_view(some_images: Any) -> None:
     torch.testing.assert_close(some_images.training_view(batch).image, theirs, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("factor", "message"), [(1.0, None), (1 + 5e-5, "relative_loss_difference, uncached, fp32 is 5e-05")])
+@pytest.mark.parametrize(
+    ("factor", "message"), [(1.0, None), (1 + 5e-5, "relative_loss_difference, uncached, fp32 is 5e-05")]
+)
 def test_a_loss_that_differs_stops_the_benchmark(some_images: Any, factor: float, message: str | None) -> None:
     kd_step = importlib.import_module("kd_step")
     student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(3072, 100)) for _ in range(2))

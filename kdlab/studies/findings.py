@@ -168,11 +168,13 @@ def _reproduced(one: Reproduction) -> dict[str, Any]:
 def compare(results: Results, selections: Sequence[Selection] = ()) -> list[Compared]:
     """Test all comparisons of the study on all its metrics, corrected over all pairs of a metric.
 
-    Pairs with the very same values are one test, not several: at alpha = 1, for instance, no temperature matters.
-    What a search maximizes is left out: by it the best trial was selected, so that it is high is no finding.
+    Cells whose runs are equal in all metrics are one: at alpha = 1, for instance, no temperature matters, and the same
+    test is not counted several times. What a search maximizes is left out: by it the best trial was selected, so that
+    it is high is no finding.
     """
     compared: list[Compared] = []
     best = best_cells(selections)
+    one_of = _first_of_equals(results)
     for metric in results.plan.metrics:
         if any(metric == one.search.maximize for one in selections):
             continue
@@ -182,14 +184,19 @@ def compare(results: Results, selections: Sequence[Selection] = ()) -> list[Comp
         ]
         # a student without a teacher has no agreement with one, which no seed would change
         pairs = [pair for pair in pairs if all(cell in values or cell not in results.cells for cell in pair)]
-        known = [(_as_key(values.get(cell, {})), _as_key(values.get(other, {}))) for cell, other in pairs]
-        tests = {pair: PairedDifference.of(dict(pair[0]), dict(pair[1])) for pair in known}
+        same = [(one_of.get(cell, cell), one_of.get(other, other)) for cell, other in pairs]
+        tests = {pair: PairedDifference.of(*(values.get(cell, {}) for cell in pair)) for pair in same}
         tested = {pair: test.p for pair, test in tests.items() if test.p is not None}
         corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
-        for (cell, against), pair in zip(pairs, known, strict=True):
+        for (cell, against), pair in zip(pairs, same, strict=True):
             compared.append(Compared(metric, cell, against, replace(tests[pair], p_holm=corrected.get(pair))))
     return compared
 
 
-def _as_key(values: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
-    return tuple(sorted(values.items()))
+def _first_of_equals(results: Results) -> dict[str, str]:
+    """Label of each cell -> the first cell with the very same numbers, which is mostly the cell itself."""
+    first: dict[tuple[tuple[int, tuple[tuple[str, float], ...]], ...], str] = {}
+    return {
+        cell: first.setdefault(tuple(sorted((row.run.seed, tuple(row.metrics.items())) for row in rows)), cell)
+        for cell, rows in results.cells.items()
+    }
