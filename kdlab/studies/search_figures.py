@@ -31,7 +31,8 @@ def search_figures(results: Results) -> Iterator[tuple[str, Picture]]:
                 continue
             caption = (
                 f"Mean {metric} of each trial of {variant} against {key}, with the 95% Student-t interval; the ring is "
-                "the best one. The other keys differ too, so this is no effect of one key alone."
+                "the best one; hollow ones lack seeds and are not chosen. The other keys differ too, so this is no effect "
+                "of one key alone."
             )
             drawn = trials_against(results, selection, cells, key)
             yield f"{variant}_{last}", Drawing(drawn, f"{metric} against {last}", caption, shown)
@@ -43,12 +44,13 @@ def trials_against(results: Results, selection: Selection, cells: Sequence[Seque
     metric = selection.search.maximize
     factor, unit = scale(metric)
     numeric = all(_is_number(rows[0].run.values[key]) for rows in cells)
+    seeds = len({run.seed for run in results.plan.students})
     for rows in cells:
         place = rows[0].run.values[key]
         summary = Summary.of([factor * row.metrics[metric] for row in rows])
         at = [place if numeric else str(place)], [summary.mean]
         axis.errorbar(*at, yerr=[summary.half_width or 0.0], fmt="o", markersize=4, color=COLOURS[0], ecolor=GREY,
-                      elinewidth=0.8)  # fmt: skip
+                      elinewidth=0.8, fillstyle="full" if len(rows) == seeds else "none")  # fmt: skip
         if rows[0].cell == selection.best:
             axis.plot(*at, "o", markersize=10, fillstyle="none", color=COLOURS[1], label="best")
             axis.legend(frameon=False)

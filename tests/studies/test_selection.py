@@ -87,6 +87,10 @@ def test_each_trial_is_a_point_and_the_best_has_a_ring(searched):
     (axis,) = trials_against(results, selection, cells, "model.temperature").axes
     points = {float(x): y for line in axis.lines for x, y in zip(*line.get_data(), strict=True)}
     assert {x: pytest.approx(y) for x, y in points.items()} == {4.0: 93.0, 2.0: 95.0, 8.0: 94.0, 1.5: 98.5}
+    hollow = [
+        line.get_xdata()[0] for line in axis.lines if line.get_fillstyle() == "none" and line.get_label() != "best"
+    ]
+    assert hollow == [1.5]  # of which a seed has failed
     (ring,) = [line for line in axis.lines if line.get_label() == "best"]
     assert list(ring.get_xdata()) == [2.0]
     assert axis.get_xscale() == "log"
