@@ -31,8 +31,8 @@ def search_figures(results: Results) -> Iterator[tuple[str, Picture]]:
                 continue
             caption = (
                 f"Mean {metric} of each trial of {variant} against {key}, with the 95% Student-t interval; the ring is "
-                "the best one; hollow ones lack seeds and are not chosen. The other keys differ too, so this is no effect "
-                "of one key alone."
+                "the best one, hollow ones lack seeds and are not chosen. The other keys differ too, so this is no "
+                "effect of one key alone."
             )
             drawn = trials_against(results, selection, cells, key)
             yield f"{variant}_{last}", Drawing(drawn, f"{metric} against {last}", caption, shown)

@@ -112,7 +112,7 @@ def test_words_are_drawn_as_words(searched):
 def test_figures_of_a_search_take_the_place_of_those_of_a_grid(searched):
     pictures = draw_figures(read_results(searched))
     assert isinstance(pictures["found_alpha"], Drawing)
-    assert "so this is no effect of one key alone" in pictures["found_alpha"].caption
+    assert "no effect of one key alone" in pictures["found_alpha"].caption
     assert "found_alpha_temperature" not in pictures
     assert pictures["loss_landscape"] == LeftOut(
         "a toy that explains temperatures; model.temperature is in no grid"
