@@ -64,7 +64,18 @@ ALLOWED = {
         "training_cli",
         "studies",
     },
-    "studies": {"errors", "atomic", "analysis", "run", "parser", "messages", "training_cli", "cli"},
+    "studies": {
+        "errors",
+        "atomic",
+        "analysis",
+        "run",
+        "parser",
+        "messages",
+        "training_cli",
+        "cli",
+        "close_names",
+        "yaml_check",
+    },
 }
 MAY_IMPORT_CLI = {"__main__", "studies"}
 WITHOUT_LIGHTNING = ("types", "errors", "atomic", "weights", "metrics", "losses", "models", "teachers", "analysis")

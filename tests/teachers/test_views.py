@@ -3,7 +3,7 @@ import torch
 
 from kdlab.data import Digits, Mixup, RandomCropFlip
 from kdlab.errors import UsageError
-from kdlab.teachers.views import asked_rows, require_countable, views_digest, views_of
+from kdlab.teachers.views import asked_rows, countable_views, views_digest, views_of
 
 
 def small(**arguments):
@@ -45,9 +45,9 @@ def test_the_digest_is_that_of_what_an_augmentation_does():
 
 
 def test_views_must_be_countable():
-    require_countable(small())
+    assert countable_views(small()) == 9
     with pytest.raises(UsageError, match="makes endlessly many inputs"):
-        require_countable(small(mixing=Mixup()))
+        countable_views(small(mixing=Mixup()))
 
 
 def test_views_of_an_image_that_is_held_out_are_none_of_training():
