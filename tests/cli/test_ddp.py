@@ -18,6 +18,7 @@ from kdlab.run.folder import RunFolder
 UNEVEN = ["--data.eval_batch_size", "47"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run_and_test_like_one(
     tmp_path: Path, digits_teacher: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("when", "number"), KILLS)
 def test_a_killed_run_continues_as_if_nothing_had_happened(
     when: str, number: int, tmp_path: Path, digits_teacher: Path, uninterrupted: dict[str, object],

@@ -64,6 +64,7 @@ def finished(tmp_path_factory):
     return runs
 
 
+@pytest.mark.slow
 def test_every_number_of_the_summary_is_in_the_run_folders(finished):
     content = json.loads(summary(finished))
     assert (content["runs_done"], content["runs_missing"]) == (7, [])
@@ -76,6 +77,7 @@ def test_every_number_of_the_summary_is_in_the_run_folders(finished):
             assert cell["metrics"][f"student.test.{metric}"]["mean"] == pytest.approx(statistics.mean(values))
 
 
+@pytest.mark.slow
 def test_what_kdlab_measures_is_known(finished):
     for path in (finished / "studies" / "tiny").glob("*/result.json"):
         student = json.loads(path.read_text())["student"]
@@ -107,6 +109,7 @@ def test_what_needs_a_failed_run_is_not_waited_for():
     assert _open(plan, states) == {"u", "c"}
 
 
+@pytest.mark.slow
 def test_students_learn_from_the_teacher_of_the_study(finished):
     content = json.loads(summary(finished))
     folder = finished / "studies" / "tiny"
@@ -118,6 +121,7 @@ def test_students_learn_from_the_teacher_of_the_study(finished):
         assert config["model"]["init_args"]["alpha"] == 0.9
 
 
+@pytest.mark.slow
 def test_a_finished_study_runs_nothing(finished, capfd):
     before = results(finished)
     assert main(["study", write(finished), "--runs_dir", str(finished)]) == 0
@@ -127,6 +131,7 @@ def test_a_finished_study_runs_nothing(finished, capfd):
     assert "7 of 7 runs were done already" in said.err
 
 
+@pytest.mark.slow
 def test_a_changed_study_runs_what_is_new(finished, tmp_path, capfd):
     import shutil
 
@@ -361,6 +366,7 @@ def test_a_shard_is_read():
     assert shard("2/4") == (2, 4)
 
 
+@pytest.mark.slow
 def test_the_last_shard_writes_the_report(finished, tmp_path, capfd):
     import shutil
 
