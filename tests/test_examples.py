@@ -62,6 +62,7 @@ def test_examples_in_docstrings_are_true(path: Path) -> None:
     assert result.failed == 0
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_study_pages_are_those_of_the_committed_results(tmp_path: Path) -> None:
     run("../studies/figures.py", str(tmp_path))
     drawn = sorted(path.name for path in tmp_path.iterdir())

@@ -280,6 +280,7 @@ def test_the_runs_of_a_study_are_those_that_the_docs_count(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_the_studies_of_the_project_are_whole_when_quick(name, tmp_path, capsys):
     if name == "digits_search":
