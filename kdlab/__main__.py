@@ -17,6 +17,8 @@ usage: python -m kdlab VERB [options]
   cache      what a cached teacher says about the training images, ahead of the runs that ask
   study      many runs from one file: grids, seeds, statistics, tables and figures
   report     tables and figures of a study, from its run folders
+  sync       send runs to W&B that were tracked offline
+  dashboard  a W&B workspace as a file: accuracy by method, cost against accuracy, losses by term
 
 Start here (no data to download, about a minute on a laptop):
 

@@ -31,6 +31,9 @@ from kdlab.run.science import differences, science
 from kdlab.run.stopping import StopOnSignal
 from kdlab.run.summary import build_result, print_table, write_predictions, write_result
 from kdlab.run.teacher_check import TeacherCheck
+from kdlab.run.tensorboard import TensorBoard  # noqa: F401 (for configs)
+from kdlab.run.tracker import Tracker
+from kdlab.run.wandb_logger import WandbLogger  # noqa: F401 (for configs)
 from kdlab.teachers import FrozenTeacher
 from kdlab.weights import load_weights, save_weights
 
@@ -159,6 +162,9 @@ class KDLabCLI(LightningCLI):
             loggers = [MetricsCSV(), EpochLines(config.get("max_epochs"))]
         own = config.get("logger")
         loggers += own if isinstance(own, list) else [own] if isinstance(own, Logger) else []
+        for logger in loggers:
+            if isinstance(logger, Tracker):
+                logger.check_installed()
         loggers = [guard(logger) for logger in loggers]
         plugins = config.get("plugins") or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
@@ -186,6 +192,8 @@ class KDLabCLI(LightningCLI):
                 log.info("fast_dev_run: every part ran; nothing was written")
         finally:
             if self.recorder is not None:
+                for tracker in self._trackers:
+                    tracker.close()
                 self.recorder.close()
 
     def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
@@ -283,7 +291,14 @@ class KDLabCLI(LightningCLI):
             result["student"]["val"] = {"accuracy": self.best.score if selected else None}
             write_result(result, folder.result)
             print_table(result)
+            for tracker in self._trackers:
+                tracker.conclude(self.trainer, model, data, result)
             log.info("result, weights and config are in %s", folder.path)
+
+    @property
+    def _trackers(self) -> list[Tracker]:
+        """The loggers that follow the run; they work in the first process only."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, Tracker)]
 
     def _result(self, protocol: dict[str, Any]) -> dict[str, Any]:
         names = {"experiment": self._config.experiment, "name": self.run_path.name}

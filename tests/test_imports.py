@@ -135,8 +135,10 @@ def test_nothing_but_the_entry_point_and_studies_imports_the_command_line():
     assert {part(module) for module in FILES if "cli" in kdlab_parts(module)} <= MAY_IMPORT_CLI
 
 
-def test_weights_and_biases_is_named_in_one_module_at_most():
-    assert len([module for module in FILES if any(name.split(".")[0] == "wandb" for name in imported(module))]) <= 1
+def test_weights_and_biases_is_imported_by_its_own_modules_only():
+    using = [module for module in FILES if any(name.split(".")[0] == "wandb" for name in imported(module))]
+    assert using
+    assert all(module.startswith("kdlab.run.wandb_") for module in using)
 
 
 @pytest.mark.parametrize("module", modules_of("analysis"))

@@ -7,9 +7,12 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from kdlab.run.tracker import Tracker
+
 log = logging.getLogger(__name__)
 
 CALLS = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize")
+CALLS_OF_TRACKERS = ("begin", "conclude", "close")
 
 
 def guard(logger: Logger) -> Logger:
@@ -30,6 +33,6 @@ def guard(logger: Logger) -> Logger:
 
         return tried
 
-    for name in CALLS:
+    for name in (*CALLS, *(CALLS_OF_TRACKERS if isinstance(logger, Tracker) else ())):
         setattr(logger, name, guarded(getattr(logger, name)))
     return logger

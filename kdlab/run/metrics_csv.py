@@ -12,6 +12,14 @@ from kdlab.atomic import atomic_write
 Row = dict[str, Any]
 
 
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a ``metrics.csv``: ``step`` and the metrics that each of them has; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
 class MetricsCSV(Logger):
     """Write ``metrics.csv``: one row per log call, with ``epoch``, ``step`` and the metrics by their names.
 

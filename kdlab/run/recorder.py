@@ -2,10 +2,12 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 
 from kdlab.atomic import write_text
 from kdlab.errors import KDLabError, UsageError
@@ -13,6 +15,7 @@ from kdlab.run.checkpoints import BestStudent, ResumePoint
 from kdlab.run.folder import RunFolder, claim_new
 from kdlab.run.metrics_csv import MetricsCSV
 from kdlab.run.progress import EpochLines
+from kdlab.run.tracker import Tracker
 from kdlab.types import Batch
 
 log = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class RunRecorder(Callback):
                 logger.open(self.folder.metrics, step=self._resume_step)
             if isinstance(logger, EpochLines):
                 logger.start()
+        if trainer.is_global_zero:
+            begin_trackers(trainer.loggers, self.folder, self._resume_step)
         self._started = time.monotonic()
 
     def _claim(self) -> None:
@@ -138,6 +143,13 @@ class RunRecorder(Callback):
 
     def _seconds(self) -> float:
         return self.train_seconds + (time.monotonic() - self._started if self._started else 0.0)
+
+
+def begin_trackers(loggers: Sequence[Logger], folder: RunFolder, step: int) -> None:
+    """Let trackers follow the run in `folder` from `step` on; metrics.csv has the steps before."""
+    for logger in loggers:
+        if isinstance(logger, Tracker):
+            logger.begin(folder, step)
 
 
 def _log_to(path: Path) -> logging.Handler:

@@ -1,4 +1,4 @@
-"""What is done beside training: ``profile``, ``analyze``, ``export``, ``cache``, ``study``, ``report``.
+"""What is done beside training, each a word behind ``python -m kdlab``.
 
 A verb is a module with `main`. It reads its options before it imports anything that takes time, so that its help is
 there at once.
@@ -7,7 +7,7 @@ there at once.
 import importlib
 from collections.abc import Sequence
 
-VERBS = ("profile", "analyze", "export", "cache", "study", "report")
+VERBS = ("profile", "analyze", "export", "cache", "study", "report", "sync", "dashboard")
 
 
 def run_verb(verb: str, arguments: Sequence[str]) -> None:

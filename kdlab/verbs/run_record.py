@@ -13,7 +13,9 @@ from lightning.pytorch.loggers import Logger
 from kdlab.parser import KDLabParser
 from kdlab.run.guard import guard
 from kdlab.run.metrics_csv import MetricsCSV
+from kdlab.run.recorder import begin_trackers
 from kdlab.run.summary import read_result, write_result
+from kdlab.run.tracker import Tracker, numbers
 from kdlab.verbs.loaded import LoadedRun
 
 log = logging.getLogger(__name__)
@@ -46,16 +48,20 @@ def add_to_run(run: LoadedRun, section: tuple[str, ...], figures: Mapping[str, A
     csv = MetricsCSV()
     csv.open(run.folder.metrics, step=sys.maxsize)
     config = yaml.safe_load(run.folder.config.read_text(encoding="utf-8"))
-    for logger in [csv, *own_loggers(config)]:
+    loggers = [csv, *own_loggers(config)]
+    begin_trackers(loggers, run.folder, csv.last_step)
+    for logger in loggers:
         logger.log_metrics(metrics, step=csv.last_step)
         logger.save()
         logger.finalize("success")
+        if isinstance(logger, Tracker):
+            logger.close()
 
 
 def own_loggers(config: Mapping[str, Any]) -> list[Logger]:
     """Build the loggers that a run's config names beside kdlab's own; one that cannot be built is said and left out."""
     given = (config.get("trainer") or {}).get("logger")
-    loggers = []
+    loggers: list[Logger] = []
     for logger in given if isinstance(given, list) else [given]:
         if not isinstance(logger, Mapping):  # false, true or null: none of its own
             continue
@@ -66,15 +72,3 @@ def own_loggers(config: Mapping[str, Any]) -> list[Logger]:
         except Exception as error:  # a tracker's package raises what it likes, and result.json has the figures
             log.warning("%s gets no figures: %s", logger.get("class_path"), str(error).partition("\n")[0])
     return loggers
-
-
-def numbers(figures: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """Flatten to ``prefix/name/...`` -> number; texts, lists and what is not known have no place in a logger."""
-    flat: dict[str, float] = {}
-    for name, value in figures.items():
-        key = f"{prefix}/{name}"
-        if isinstance(value, Mapping):
-            flat |= numbers(value, key)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            flat[key] = value
-    return flat

@@ -12,7 +12,7 @@ from kdlab.cli import main
 from kdlab.methods import FeatureMatching, Method
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-PARTS = ("models", "teachers", "trainers", "run", "studies")  # included, laid over, or of another verb
+PARTS = ("models", "teachers", "trainers", "run", "studies", "sweeps")  # included, laid over, or of another verb
 RUNS = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob("*/*.yaml") if p.parent.name not in PARTS)
 DATA_SETS = ("digits", "mnist", "cifar100")
 BASES = (Method, FeatureMatching)  # what methods are made of, not methods that a paper describes

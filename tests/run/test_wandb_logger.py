@@ -1,0 +1,302 @@
+"""W&B can neither stop nor delay a training: read back from the files that it would send."""
+
+import importlib.util
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+import wandb
+
+from kdlab.run import wandb_logger, wandb_server
+from kdlab.run.guard import guard
+from kdlab.run.wandb_content import artifact_name, lineage, tag
+from kdlab.run.wandb_logger import WandbLogger
+from kdlab.run.wandb_server import Server
+
+spec = importlib.util.spec_from_file_location("wandb_file", Path(__file__).with_name("wandb_file.py"))
+wandb_file = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(wandb_file)
+read_wandb, tracked_files = wandb_file.read_wandb, wandb_file.tracked_files
+
+KEY = "0123456789abcdef0123456789abcdef01234567"  # of nobody
+
+
+@pytest.fixture(autouse=True)
+def nobodys_environment(monkeypatch, tmp_path):
+    """No account, no settings, nothing of the process before; messages of kdlab reach caplog."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def nobody_waits(monkeypatch):
+    monkeypatch.setattr(wandb_server, "ASK_S", 0.5)
+    monkeypatch.setattr(wandb_logger, "INIT_S", 1)
+
+
+def tracked(logger, folder, step=0):
+    """Follow a short run in this folder to its end, and read what was written."""
+    logger.begin(folder, step)
+    logger.log_metrics({"train/loss": 0.1, "epoch": 0}, step=9)
+    logger.log_metrics({"profile/macs": 42.0}, step=10)
+    logger.close()
+    return read_wandb(tracked_files(folder.path)[-1])
+
+
+def test_without_account_the_run_is_tracked_offline_in_its_folder(folder, capfd):
+    logger = WandbLogger()
+    run = tracked(logger, folder)
+    assert tracked_files(folder.path)[0].parent.name.startswith("offline-run-")
+    (row,) = run.history
+    assert (row["train/loss"], row["epoch"], row["trainer/global_step"], row["_step"]) == (0.1, 0, 9, 0)
+    assert run.summary["profile/macs"] == 42.0
+    assert run.exit_code == 0
+    assert run.run.project == "kdlab"
+    assert capfd.readouterr().out == ""
+
+
+def test_the_config_is_the_resolved_one_and_says_what_to_group_by(folder):
+    config = tracked(WandbLogger(), folder).config
+    assert config["seed_everything"] == 3
+    assert config["model"]["init_args"] == {"student": {"class_path": "a.Small"}}
+    assert (config["method"], config["student"], config["dataset"]) == ("IndependentStudent", "Small", "Digits")
+    assert config["study"] is None
+
+
+def test_group_tags_and_name_are_those_of_the_study(folder):
+    plan = {"name": "alphas", "runs": [{"id": "run", "variant": "distilled", "values": {"model.alpha": 0.5}}]}
+    (folder.path.parent / "study.json").write_text(json.dumps(plan))
+    run = tracked(WandbLogger(tags=["mine"]), folder)
+    assert run.run.run_group == "alphas"
+    assert list(run.run.tags) == ["digits", "alphas", "distilled", "mine"]
+    assert run.run.display_name == "distilled, alpha 0.5, seed 3"
+    assert (run.config["study"], run.config["variant"]) == ("alphas", "distilled")
+
+
+def test_a_run_of_its_own_is_grouped_by_its_experiment(folder):
+    run = tracked(WandbLogger(), folder).run
+    assert (run.run_group, run.display_name, list(run.tags)) == ("digits", "run", ["digits"])
+
+
+def test_a_key_alone_is_no_request_to_be_online(folder, monkeypatch, closed_port, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", closed_port)
+    tracked(WandbLogger(), folder)
+    assert "cannot be reached" not in caplog.text
+
+
+def test_what_is_disabled_writes_nothing(folder):
+    logger = WandbLogger(mode="disabled")
+    logger.begin(folder, 0)
+    logger.log_metrics({"a": 1.0}, step=1)
+    logger.experiment.log({"a": 1.0})
+    logger.close()
+    assert not (folder.path / "wandb").exists()
+
+
+def test_nothing_is_logged_before_the_run_has_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    WandbLogger().log_metrics({"a": 1.0}, step=1)
+    assert not list(tmp_path.iterdir())
+
+
+CASES = {
+    "refuses the key (HTTP 401)": lambda n: 401,
+    "answers with HTTP 500": lambda n: 500,
+    "does not answer within 0.5 s": lambda n: None,
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_server_that_takes_no_run_is_said_once(what, folder, server, monkeypatch, caplog, capfd, nobody_waits):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", server(CASES[what]))
+    start = time.monotonic()
+    run = tracked(WandbLogger(mode="online"), folder)
+    assert time.monotonic() - start < 10
+    assert len(run.history) == 1
+    (message,) = [record.message for record in caplog.records if record.message.startswith("W&B: ")]
+    assert what in message
+    assert f"python -m kdlab sync {folder.path}" in message
+    _no_key(folder, caplog.text + "".join(capfd.readouterr()))
+
+
+def test_a_closed_port_is_said_at_once(folder, closed_port, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", closed_port)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert len(tracked(WandbLogger(), folder).history) == 1
+    assert f"W&B: {closed_port} cannot be reached (" in caplog.text
+    _no_key(folder, caplog.text)
+
+
+@pytest.mark.parametrize("then", [401, 500, None])
+def test_a_server_that_fails_after_its_first_answer_is_left_within_seconds(
+    then, folder, server, monkeypatch, caplog, nobody_waits
+):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", server(lambda n: 200 if n == 1 else then))
+    start = time.monotonic()
+    run = tracked(WandbLogger(mode="online"), folder)
+    assert time.monotonic() - start < 10
+    assert len(run.history) == 1
+    assert caplog.text.count("W&B: ") == 1
+    _no_key(folder, caplog.text)
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_a_key_that_is_none_does_no_harm(mode, folder, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "secret but short")
+    assert len(tracked(WandbLogger(mode=mode), folder).history) == 1
+    assert ("is none that wandb takes" in caplog.text) == (mode == "online")
+    assert "secret" not in caplog.text
+
+
+def test_online_without_a_key_nobody_is_asked(folder, caplog):
+    assert len(tracked(WandbLogger(mode="online"), folder).history) == 1
+    assert "there is no key for" in caplog.text
+
+
+def test_a_key_of_netrc_is_found_and_stays_secret(tmp_path, monkeypatch, server):
+    url = server(lambda n: 200)
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine {url.removeprefix('http://')}\n  login user\n  password {KEY}\n")
+    netrc.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    found = Server.find()
+    assert (found.url, found.key, found.problem) == (url, KEY, None)
+    assert found.refusal() is None
+    assert KEY not in repr(found)
+
+
+def test_what_is_no_server_of_wandb_is_recognised(monkeypatch):
+    class Answer:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def read(self):
+            return b"<html>hello</html>"
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer())
+    assert Server("http://x", KEY).refusal() == "http://x does not answer as a W&B server does"
+
+
+def test_a_folder_that_wandb_cannot_write_into_is_no_reason_to_write_elsewhere(folder, caplog):
+    (folder.path / "wandb").mkdir()
+    (folder.path / "wandb" / "run_id").write_text("abcd1234")
+    logger = guard(WandbLogger())
+    monkeypatched = os.access
+    try:
+        os.access = lambda path, mode, **_: str(folder.path) not in str(path) and monkeypatched(path, mode)
+        logger.begin(folder, 0)
+    finally:
+        os.access = monkeypatched
+    logger.log_metrics({"a": 1.0}, step=1)
+    logger.close()
+    assert caplog.text.count("WandbLogger cannot log (wandb cannot write into") == 1
+
+
+def test_a_resumed_run_continues_under_its_id_and_sends_again_what_may_be_lost(folder):
+    first = tracked(WandbLogger(), folder)
+    folder.metrics.write_text("epoch,step,train/loss,val/nll\n,0,,0.7\n0,4,0.30000000000000004,\n")
+    time.sleep(1)  # wandb names its folders by the second
+    second = tracked(WandbLogger(), folder, step=5)
+    assert len(tracked_files(folder.path)) == 2
+    assert first.run.run_id == second.run.run_id == (folder.path / "wandb" / "run_id").read_text()
+    rows = [{key: row[key] for key in row if not key.startswith(("_runtime", "_time"))} for row in second.history]
+    assert rows == [
+        {"_step": 0, "trainer/global_step": 0, "val/nll": 0.7},
+        {"_step": 1, "trainer/global_step": 4, "train/loss": 0.30000000000000004, "epoch": 0},
+        {"_step": 2, "trainer/global_step": 9, "train/loss": 0.1, "epoch": 0},
+    ]
+
+
+def test_what_is_found_out_after_the_end_is_added_to_the_summary_alone(folder):
+    folder.metrics.write_text("epoch,step,train/loss\n0,4,0.5\n")
+    folder.result.write_text("{}")
+    logger = WandbLogger()
+    logger.begin(folder, 4)
+    logger.log_metrics({"analysis/test/agreement": 0.9}, step=4)
+    logger.close()
+    run = read_wandb(tracked_files(folder.path)[0])
+    assert run.history == []
+    assert run.summary["analysis/test/agreement"] == 0.9
+
+
+def test_a_sweep_agent_names_its_runs(folder, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "given123")
+    assert tracked(WandbLogger(), folder).run.run_id == "given123"
+
+
+def test_a_run_that_fails_ends_with_a_code(folder):
+    logger = WandbLogger()
+    logger.begin(folder, 0)
+    logger.finalize("success")  # after the training, before the test
+    logger.log_metrics({"a": 1.0}, step=1)
+    logger.finalize("failed")
+    run = read_wandb(tracked_files(folder.path)[0])
+    assert (len(run.history), run.exit_code) == (1, 1)
+
+
+class Online:
+    """A run that is online; `finish` raises what it is given."""
+
+    offline = False
+
+    def __init__(self, folder, error):
+        self.dir = str(folder.path / "wandb" / "run-1-ab" / "files")
+        Path(self.dir).mkdir(parents=True)
+        (Path(self.dir).parent / "run-ab.wandb").touch()
+        self.error = error
+
+    def finish(self, exit_code):
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, TimeoutError(), ConnectionError("its process has died")])
+def test_what_was_not_sent_at_the_end_is_said_and_can_be_sent_later(folder, caplog, error):
+    logger = WandbLogger(mode="online")
+    logger._folder, logger._run = folder, Online(folder, error)
+    logger.close()
+    (file,) = tracked_files(folder.path)
+    assert wandb_server.is_sent(file) == (error is None)
+    assert (f"To send the rest: python -m kdlab sync {folder.path}" in caplog.text) == (error is not None)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [
+        ("runs/digits/teacher-seed0/student.safetensors", "digits-teacher-seed0"),
+        ("downloads/resnet 110.pt", "resnet-110"),
+        (None, "TimmModel"),
+    ],
+)
+def test_the_teacher_of_a_student_is_named(checkpoint, name):
+    teacher = {"network": "TimmModel", "weights_sha256": "ab12", "checkpoint": checkpoint}
+    assert lineage({"teacher": teacher}) == {"artifact": name, **teacher}
+    assert lineage({}) is None
+
+
+def test_names_are_what_the_server_takes():
+    assert artifact_name("studies/alphas", "a b(c)") == "studies-alphas-a-b-c-"
+    assert len(artifact_name("x" * 300)) == 128
+    assert tag("y" * 100) == "y" * 64
+
+
+def _no_key(folder, text):
+    assert KEY not in text
+    for path in folder.path.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
