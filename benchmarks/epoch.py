@@ -5,6 +5,7 @@
     python benchmarks/epoch.py                     # random images
     python benchmarks/epoch.py --quick             # one short turn; nothing is written
     python benchmarks/epoch.py --repdistiller CHECKOUT ...      # RepDistiller takes turns as well
+    python benchmarks/epoch.py --cost --turns 10 ...            # the last two variants alone: neighbours in time
 
 ResNet56 -> ResNet20 (equally many parameters in all frameworks), batch 64, T = 4, label weight 0.1, SGD, the same
 5,000 images. Everything but validation counts: loader, logging, and in kdlab checkpoints. Each variant is a process
@@ -60,6 +61,7 @@ RATIOS = {
     # rates the other way round: costs
     "cost of remembered / no teacher": ("kdlab, fast, no teacher", "kdlab, fast, remembered"),
 }
+COST = ("kdlab, fast, remembered", "kdlab, fast, no teacher")
 TARGETS = {
     "kdlab, fast / torchdistill": "at least 2.5, better 3",
     "kdlab, fast, remembered / torchdistill": "at least 4, better 5",
@@ -105,13 +107,14 @@ def partners(args, folder: Path, train_per_class: int) -> dict[str, measuring.Pa
             "parameters": parameters}  # fmt: skip
     started = {
         name: measuring.Partner("torchdistill_epochs.py", told | {"eval_teacher": eval_teacher}, args.threads)
-        for name, eval_teacher in THEIRS.items()
+        for name, eval_teacher in ({} if args.cost else THEIRS).items()
     }
     if args.repdistiller is not None:
         told = {"checkout": args.repdistiller, "images": str(folder / "images.safetensors"), "batch_size": BATCH_SIZE,
                 "parameters": parameters}  # fmt: skip
         started["RepDistiller"] = measuring.Partner("repdistiller_epochs.py", told, args.threads)
-    for name, (_, teacher) in KDLAB.items():
+    for name in COST if args.cost else KDLAB:
+        teacher = KDLAB[name][1]
         told = {"arguments": kdlab_arguments(name, args, folder, train_per_class), "fill": teacher == "cached"}
         started[name] = measuring.Partner("kdlab_epochs.py", told, args.threads)
     return started
@@ -122,11 +125,14 @@ def main() -> None:
     parser = measuring.options(__doc__)
     parser.add_argument("--data_dir", help="folder that holds cifar100/; random images without it")
     parser.add_argument("--repdistiller", help="checkout of github.com/HobbitLong/RepDistiller, to be measured as well")
+    parser.add_argument("--cost", action="store_true", help=f"only {' and '.join(COST)}, into epoch_cost.json")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--images", type=int, default=5000, help="per epoch, a multiple of 100")
     parser.add_argument("--threads", type=int, default=2, help="of each process")
     args = parser.parse_args()
-    if find_spec("torchdistill") is None:
+    if args.cost and args.repdistiller is not None:
+        parser.error("--cost measures kdlab alone; leave --repdistiller out")
+    if not args.cost and find_spec("torchdistill") is None:
         parser.error("torchdistill is not there; pip install 'kdlab[bench]'")
     if args.quick:
         args.turns, args.images = 1, 200
@@ -150,12 +156,13 @@ def main() -> None:
             turns += [rates] if turn else []
     pairs = {label: pair for label, pair in RATIOS.items() if set(pair) <= set(turns[0])}
     report["images_per_s"] = {name: measuring.spread([turn[name] for turn in turns]) for name in turns[0]}
-    report |= {"ratios": measuring.ratios(turns, pairs), "targets": TARGETS, "turns": turns}
+    targets = {label: target for label, target in TARGETS.items() if label in pairs}
+    report |= {"ratios": measuring.ratios(turns, pairs), "targets": targets, "turns": turns}
     measuring.show("images per second", report["images_per_s"])
     measuring.show("ratios", report["ratios"])
-    print(f"targets: {TARGETS}")
+    print(f"targets: {targets}")
     if not args.quick:
-        measuring.write(report, "epoch.json")
+        measuring.write(report, "epoch_cost.json" if args.cost else "epoch.json")
 
 
 if __name__ == "__main__":
