@@ -4,6 +4,7 @@ from kdlab.data.augment import Augmentation, RandomCropFlip
 from kdlab.data.base import ImageData
 from kdlab.data.cifar import CIFAR10, CIFAR100
 from kdlab.data.digits import Digits
+from kdlab.data.image_folder import ImageFolder
 from kdlab.data.loader import BatchLoader
 from kdlab.data.mixing import CutMix, Mixing, Mixup
 from kdlab.data.mnist import MNIST, FashionMNIST
@@ -21,6 +22,7 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "ImageData",
+    "ImageFolder",
     "Mixing",
     "Mixup",
     "Normalize",

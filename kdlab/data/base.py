@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -33,8 +33,9 @@ _RESIDENT_SHARE = 0.5  # of the accelerator's free memory that a split may take;
 class ImageData(LightningDataModule):
     """Base of all data sets: splits, loaders, augmentation and normalisation.
 
-    A data set fills in the class attributes and `read`. What a network needs to know is there before `setup`:
-    ``num_classes``, ``in_channels``, ``image_size``, ``image_shape``, ``class_names``, ``num_views``.
+    A data set fills in `read` and the attributes, of the class or before ``super().__init__``. What a network needs to
+    know is there before `setup`: ``num_classes``, ``in_channels``, ``image_size``, ``image_shape``, ``class_names``,
+    ``num_views``.
 
     The validation images are held out from the training split, stratified, chosen by ``split_seed`` and never by the
     seed of the run: all runs of a study, and the teacher, must see the same ones, or a teacher would have been trained
@@ -61,14 +62,14 @@ class ImageData(LightningDataModule):
         UsageError: an argument is out of its range.
     """
 
-    num_classes: ClassVar[int]
-    in_channels: ClassVar[int]
-    image_size: ClassVar[int]  # height = width, pixels
-    class_names: ClassVar[tuple[str, ...]]
-    num_train_images: ClassVar[int]  # in the whole training file: Batch.index of training and validation is below it
-    num_test_images: ClassVar[int]
-    default_mean: ClassVar[tuple[float, ...]]
-    default_std: ClassVar[tuple[float, ...]]
+    num_classes: int
+    in_channels: int
+    image_size: int  # height = width, pixels
+    class_names: tuple[str, ...]
+    num_train_images: int  # in the whole training file: Batch.index of training and validation is below it
+    num_test_images: int
+    default_mean: tuple[float, ...]
+    default_std: tuple[float, ...]
 
     def __init__(
         self,

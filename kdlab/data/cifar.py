@@ -22,16 +22,16 @@ class CIFAR10(StoredImageData):
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
 
-    num_classes: ClassVar[int] = 10
-    in_channels: ClassVar[int] = 3
-    image_size: ClassVar[int] = 32
-    class_names: ClassVar[tuple[str, ...]] = (
+    num_classes: int = 10
+    in_channels: int = 3
+    image_size: int = 32
+    class_names: tuple[str, ...] = (
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
     )  # fmt: skip
-    num_train_images: ClassVar[int] = 50_000
-    num_test_images: ClassVar[int] = 10_000
-    default_mean: ClassVar[tuple[float, ...]] = (0.4914, 0.4822, 0.4465)
-    default_std: ClassVar[tuple[float, ...]] = (0.2470, 0.2435, 0.2616)
+    num_train_images: int = 50_000
+    num_test_images: int = 10_000
+    default_mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
+    default_std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
     folder: ClassVar[str] = "cifar10"
     _torchvision: ClassVar[Any] = torchvision.datasets.CIFAR10
 
@@ -52,8 +52,8 @@ class CIFAR100(CIFAR10):
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
 
-    num_classes: ClassVar[int] = 100
-    class_names: ClassVar[tuple[str, ...]] = (
+    num_classes: int = 100
+    class_names: tuple[str, ...] = (
         "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
         "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
         "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
@@ -77,8 +77,8 @@ class CIFAR100(CIFAR10):
         10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19,
         18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
     )  # fmt: skip
-    default_mean: ClassVar[tuple[float, ...]] = (0.5071, 0.4867, 0.4408)
-    default_std: ClassVar[tuple[float, ...]] = (0.2675, 0.2565, 0.2761)
+    default_mean: tuple[float, ...] = (0.5071, 0.4867, 0.4408)
+    default_std: tuple[float, ...] = (0.2675, 0.2565, 0.2761)
     folder: ClassVar[str] = "cifar100"
     sha256: ClassVar[Mapping[str, str]] = {
         "train": "4220044d6e3124d6682a98c7c61bba03d99d68407b78dd1034a95cc64b5b92b1",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -26,14 +24,14 @@ class Digits(ImageData):
     Source: Alpaydin, Kaynak, "Optical recognition of handwritten digits", UCI 1998 (its test part, as in scikit-learn).
     """
 
-    num_classes: ClassVar[int] = 10
-    in_channels: ClassVar[int] = 1
-    image_size: ClassVar[int] = 8
-    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
-    num_train_images: ClassVar[int] = 1437
-    num_test_images: ClassVar[int] = 360
-    default_mean: ClassVar[tuple[float, ...]] = (0.0,)
-    default_std: ClassVar[tuple[float, ...]] = (1.0,)
+    num_classes: int = 10
+    in_channels: int = 1
+    image_size: int = 8
+    class_names: tuple[str, ...] = tuple("0123456789")
+    num_train_images: int = 1437
+    num_test_images: int = 360
+    default_mean: tuple[float, ...] = (0.0,)
+    default_std: tuple[float, ...] = (1.0,)
 
     def read(self, part: Part) -> tuple[Tensor, Tensor, str]:
         """See `ImageData.read`."""

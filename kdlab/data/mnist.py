@@ -30,14 +30,14 @@ class MNIST(StoredImageData):
     Source: LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition".
     """
 
-    num_classes: ClassVar[int] = 10
-    in_channels: ClassVar[int] = 1
-    image_size: ClassVar[int] = 28
-    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
-    num_train_images: ClassVar[int] = 60_000
-    num_test_images: ClassVar[int] = 10_000
-    default_mean: ClassVar[tuple[float, ...]] = (0.0,)
-    default_std: ClassVar[tuple[float, ...]] = (1.0,)
+    num_classes: int = 10
+    in_channels: int = 1
+    image_size: int = 28
+    class_names: tuple[str, ...] = tuple("0123456789")
+    num_train_images: int = 60_000
+    num_test_images: int = 10_000
+    default_mean: tuple[float, ...] = (0.0,)
+    default_std: tuple[float, ...] = (1.0,)
     folder: ClassVar[str] = "mnist"
     sha256: ClassVar[Mapping[str, str]] = {
         "train": "d18cfd466eb143ac1097fde604dba9eec4116885869d04cc648b510949f9e88c",
@@ -73,7 +73,7 @@ class FashionMNIST(MNIST):
     Source: Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST".
     """
 
-    class_names: ClassVar[tuple[str, ...]] = (
+    class_names: tuple[str, ...] = (
         "t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
     )  # fmt: skip
     folder: ClassVar[str] = "fashion_mnist"
