@@ -33,7 +33,7 @@ def test_its_batch_norms_can_be_folded():
     assert torch.allclose(folded(image), network(image), atol=1e-5)
 
 
-@pytest.mark.parametrize("mean, std", [([0.1], [0.1, 0.2]), ([], [])])
+@pytest.mark.parametrize(("mean", "std"), [([0.1], [0.1, 0.2]), ([], [])])
 def test_mean_and_std_must_be_of_one_length(mean, std):
     with pytest.raises(UsageError, match="give one of each per channel"):
         Normalized(nn.Flatten(), mean, std)
