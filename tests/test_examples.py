@@ -52,7 +52,7 @@ def test_the_toy_example_of_logit_standardization_prints_the_published_figures(
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"logit_standardization.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"draw_shapes.py", "logit_standardization.py"}
 
 
 @pytest.mark.parametrize("path", IN_DOCSTRINGS, ids=str)
