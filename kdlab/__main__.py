@@ -19,6 +19,7 @@ usage: python -m kdlab VERB [options]
   report     tables and figures of a study, from its run folders
   sync       send runs to W&B that were tracked offline
   dashboard  a W&B workspace as a file: accuracy by method, cost against accuracy, losses by term
+  list       what a config can name: methods, losses, teachers, models, data, profilers, configs
 
 Start here (no data to download, about a minute on a laptop):
 

@@ -44,8 +44,8 @@ class ImageFolder(ImageData):
     """
 
     # of ImageNet, as most pretrained networks expect them
-    default_mean = (0.485, 0.456, 0.406)
-    default_std = (0.229, 0.224, 0.225)
+    default_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    default_std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __init__(self, data_dir: str, image_size: int = 32, in_channels: int = 3, **kwargs: Any) -> None:
         if image_size < 1:
