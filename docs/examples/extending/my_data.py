@@ -22,7 +22,7 @@ class Corners(ImageData):
     def read(self, part: str) -> tuple[Tensor, Tensor, str]:
         """Return images ``[N, 1, 8, 8]`` uint8, labels ``[N]`` and the SHA-256 of both."""
         count = self.num_train_images if part == "train" else self.num_test_images
-        random = torch.Generator().manual_seed(part == "train")
+        random = torch.Generator().manual_seed(int(part == "train"))
         labels = torch.arange(count) % self.num_classes
         images = torch.randint(0, 200, (count, 1, 8, 8), generator=random, dtype=torch.uint8)
         for image, label in zip(images, labels.tolist(), strict=True):
