@@ -57,13 +57,18 @@ def find_configs(arguments: Sequence[str]) -> list[str]:
     found = list(arguments)
     for i, argument in enumerate(found):
         if argument in ("--config", "-c") and i + 1 < len(found):
-            found[i + 1] = find_config(found[i + 1])
-            check_yaml(Path(found[i + 1]))
+            found[i + 1] = _checked(found[i + 1])
         elif argument.startswith("--config="):
-            path = find_config(argument.removeprefix("--config="))
-            check_yaml(Path(path))
-            found[i] = f"--config={path}"
+            found[i] = f"--config={_checked(argument.removeprefix('--config='))}"
     return found
+
+
+def _checked(name: str) -> str:
+    path = find_config(name)
+    check_yaml(Path(path))
+    if "config" in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
+        raise UsageError(f"{path} has the key config, which means nothing in a file; give several --config instead")
+    return path
 
 
 def _strings(node: yaml.Node, path: Path, number: Iterator[int], depth: int) -> Iterator[str]:
