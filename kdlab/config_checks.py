@@ -6,6 +6,7 @@ A config here is jsonargparse's Namespace of one verb.
 import importlib
 import inspect
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -17,6 +18,7 @@ from torch import nn
 
 from kdlab.errors import UsageError
 
+LONGEST = 200  # bytes of a folder's name: file systems take 255, and we append to it
 MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
 
 # what Lightning takes without a look and divides by later, or reads as none
@@ -41,8 +43,13 @@ def check_config(config: Namespace) -> None:
         place = Path(config[key])
         if place.is_absolute() or ".." in place.parts:
             raise UsageError(f"{key} is {place}, which leads out of runs_dir; set --runs_dir to write elsewhere")
-        if not place.parts or not config[key].isprintable():
-            raise UsageError(f"{key} is {config[key]!r}, which is no name of a folder; use letters, digits and - _ .")
+        if (
+            not place.parts
+            or not config[key].isprintable()
+            or any(len(os.fsencode(part)) > LONGEST for part in place.parts)
+        ):
+            raise UsageError(f"{key} is {config[key][:LONGEST]!r}, which is no name of a folder; use up to {LONGEST} "
+                             "letters, digits and - _ .")  # fmt: skip
     for section in ("model", "data", "trainer"):
         check_values(config[section], section)
     epochs = config.trainer.max_epochs

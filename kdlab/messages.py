@@ -34,10 +34,7 @@ def explained(error: Exception) -> tuple[int, str]:
         return UsageError.exit_code, f"{error.filename}: {error.strerror}; choose another file or folder"
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         first = str(error).strip().partition("\n")[0] or "MemoryError"
-        return (
-            UsageError.exit_code,
-            f"there is too little memory ({first}); lower data.batch_size, or take less network",
-        )
+        return UsageError.exit_code, f"too little memory ({first}); lower data.batch_size, or take a smaller network"
     own = users_line(error)
     if own is not None:
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -129,8 +129,8 @@ class KDLabCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Name the run, and refuse numbers of classes that contradict the data."""
-        if self._config.runs_dir is None:
-            raise UsageError("runs_dir is null, but runs need a folder; give one, or leave it out for runs")
+        if self._config.runs_dir is None or "\0" in self._config.runs_dir:
+            raise UsageError(f"runs_dir is {self._config.runs_dir!r}, which is no folder; leave it out for runs")
         first = Path(str(self._config.config[0])) if self._config.config else Path("unnamed/unnamed.yaml")
         seed = self._config.seed_everything
         self._config.experiment = self._config.experiment or first.resolve().parent.name
@@ -266,7 +266,7 @@ class KDLabCLI(LightningCLI):
             return None
         if ckpt_path == "last":
             folder = newest(self.run_path)
-        elif Path(ckpt_path).is_file():
+        elif Path(ckpt_path).is_file() and len(Path(ckpt_path).resolve().parents) > 1:
             folder = RunFolder(Path(ckpt_path).resolve().parents[1])
         else:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""A look at config files before they are parsed: YAML that is none, keys given twice, nesting without end, with line."""
+"""A look at config files before they are parsed: no YAML, keys given twice, nesting without end, by file and line."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count

@@ -197,8 +197,8 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             raise UsageError(f"model.lr_scheduler: {reason}; see the schedule's documentation for its range") from error
         if isinstance(scheduler, ReduceLROnPlateau):
             raise UsageError(
-                "model.lr_scheduler is ReduceLROnPlateau, which needs a metric to watch, but schedules here are functions "
-                "of the epoch; choose another one, for example torch.optim.lr_scheduler.CosineAnnealingLR"
+                "model.lr_scheduler is ReduceLROnPlateau, which needs a metric to watch, but schedules here know the "
+                "epoch alone; choose another one, for example torch.optim.lr_scheduler.CosineAnnealingLR"
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
