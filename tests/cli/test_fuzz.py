@@ -178,7 +178,9 @@ plain = st.one_of(
     st.dates(), st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
 )  # fmt: skip
 contents = st.recursive(
-    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab_", max_size=3) | plain, inner), max_leaves=4
+    plain,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab_", max_size=3) | plain, inner),
+    max_leaves=4,
 )
 RAW = (
     "", "#", "- 1", "a", "a: [", "a: b: c", "\ta: 1", "a: 1\na: 2", "? [1]\n: 2", "? {a: 1}\n: 2", "1: 2", "null: 1",
