@@ -43,13 +43,12 @@ def check_config(config: Namespace) -> None:
         place = Path(config[key])
         if place.is_absolute() or ".." in place.parts:
             raise UsageError(f"{key} is {place}, which leads out of runs_dir; set --runs_dir to write elsewhere")
-        if (
-            not place.parts
-            or not config[key].isprintable()
-            or any(len(os.fsencode(part)) > LONGEST for part in place.parts)
-        ):
-            raise UsageError(f"{key} is {config[key][:LONGEST]!r}, which is no name of a folder; use up to {LONGEST} "
-                             "letters, digits and - _ .")  # fmt: skip
+        too_long = any(len(os.fsencode(part)) > LONGEST for part in place.parts)
+        if too_long or not place.parts or not config[key].isprintable():
+            raise UsageError(
+                f"{key} is {config[key][:LONGEST]!r}, which is no name of a folder; use letters, digits and - _ . "
+                f"({LONGEST} bytes at most)"
+            )
     for section in ("model", "data", "trainer"):
         check_values(config[section], section)
     epochs = config.trainer.max_epochs

@@ -29,7 +29,8 @@ def check_yaml(path: Path, including: Sequence[Path] = ()) -> None:
     if path.resolve() in including:
         raise UsageError(f"{path} includes itself; name another file there")
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text file in UTF-8; give a YAML file") from error
     except RecursionError:
@@ -42,10 +43,15 @@ def check_yaml(path: Path, including: Sequence[Path] = ()) -> None:
         raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path} holds no keys; a config has the sections model, data and trainer")
-    for text in _strings(root, path, count(1), 1):
-        included = path.parent / text
-        if text.endswith((".yaml", ".yml")) and included.is_file():
+    for word in _strings(root, path, count(1), 1):
+        included = path.parent / word
+        if word.endswith((".yaml", ".yml")) and included.is_file():
             check_yaml(included, (*including, path.resolve()))
+    try:
+        yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a merge of what is no mapping, a 31st of June
+        reason = getattr(error, "problem", None) or error
+        raise UsageError(f"{path} has a value that is none ({reason}); put text into quotes") from error
 
 
 def find_configs(arguments: Sequence[str]) -> list[str]:

@@ -39,8 +39,8 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = parser().parse_args(arguments)
     if not NAME.fullmatch(options.project) or len(options.project) > LONGEST:
-        raise UsageError(f"{options.project[:LONGEST]!r} is no project of W&B; give PROJECT or ENTITY/PROJECT of letters, "
-                         "digits and - _ .")  # fmt: skip
+        raise UsageError(f"{options.project[:LONGEST]!r} is no project of W&B; give PROJECT or ENTITY/PROJECT, of "
+                         "letters, digits and - _ .")  # fmt: skip
     entity, _, project = options.project.rpartition("/")
     if options.push and not entity:
         raise UsageError(f"--push must know whose project {project} is; give ENTITY/{project}")
