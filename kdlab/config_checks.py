@@ -5,17 +5,24 @@ A config here is jsonargparse's Namespace of one verb.
 
 import importlib
 import inspect
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 from torch import nn
 
 from kdlab.errors import UsageError
 
+LONGEST = 200  # bytes of a folder's name: file systems take 255, and we append to it
 MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
+
+# what Lightning takes without a look and divides by later, or reads as none
+LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "log_every_n_steps": 0}
 
 
 class NetworkSlot(NamedTuple):
@@ -36,6 +43,14 @@ def check_config(config: Namespace) -> None:
         place = Path(config[key])
         if place.is_absolute() or ".." in place.parts:
             raise UsageError(f"{key} is {place}, which leads out of runs_dir; set --runs_dir to write elsewhere")
+        too_long = any(len(os.fsencode(part)) > LONGEST for part in place.parts)
+        if too_long or not place.parts or not config[key].isprintable():
+            raise UsageError(
+                f"{key} is {config[key][:LONGEST]!r}, which is no name of a folder; use letters, digits and - _ . "
+                f"({LONGEST} bytes at most)"
+            )
+    for section in ("model", "data", "trainer"):
+        check_values(config[section], section)
     epochs = config.trainer.max_epochs
     if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
         raise UsageError(f"trainer.max_epochs is {epochs}, but a run has 1 to {MOST_EPOCHS:,} epochs")
@@ -44,8 +59,15 @@ def check_config(config: Namespace) -> None:
             f"trainer.val_check_interval is {config.trainer.val_check_interval}, but kdlab validates between epochs, "
             "where a run can be continued exactly; use trainer.check_val_every_n_epoch"
         )
+    for name, least in LEAST.items():
+        value = config.trainer[name]
+        if value is not None and value < least:
+            raise UsageError(f"trainer.{name} is {value}; give {least} or more, or leave it out")
+    for name in ("max_steps", "limit_train_batches", "limit_test_batches"):
+        if config.trainer[name] == 0:
+            raise UsageError(f"trainer.{name} is 0, which leaves nothing to do; give more, or leave it out")
     precision = str(config.trainer.precision)
-    if precision.endswith("-true") and precision != "32-true":
+    if precision == "64" or (precision.endswith("-true") and precision != "32-true"):
         raise UsageError(f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true")
     if torch.backends.mps.is_available() and config.trainer.accelerator in ("auto", "mps"):
         raise UsageError(
@@ -55,6 +77,47 @@ def check_config(config: Namespace) -> None:
     data = import_class(config.data.class_path)
     for slot in network_slots(config.model, "model"):
         _fit_to_data(slot, data)
+
+
+def check_values(node: object, key: str) -> None:
+    """Refuse nulls where a class takes none, and numbers that are none, in a part of a config.
+
+    The parser takes null for anything: it means "not given" there.
+
+    Args:
+        node: the part.
+        key: as the user writes it.
+
+    Raises:
+        UsageError: for the first such value.
+    """
+    if isinstance(node, float) and not math.isfinite(node):
+        raise UsageError(f"{key} is {node}, but expected is a finite number")
+    if isinstance(node, list):
+        for number, item in enumerate(node):
+            check_values(item, f"{key}[{number}]")
+    if not isinstance(node, Namespace):
+        return
+    cls = import_class(node.class_path) if "class_path" in node else Trainer if key == "trainer" else None
+    for name, value in vars(node.get("init_args", node)).items():
+        if value is None and isinstance(cls, type) and not _takes_null(cls, name):
+            raise UsageError(f"{key}.{name} is null, but {cls.__name__} needs a value; give one, or leave it out")
+        check_values(value, f"{key}.{name}")
+
+
+def _takes_null(cls: type, name: str) -> bool:
+    """Whether None may be given for an argument of a class, or of the base class that it is passed on to."""
+    for base in inspect.getmro(cls):
+        constructor = vars(base).get("__init__")
+        if constructor is None or name not in inspect.signature(constructor).parameters:
+            continue
+        try:
+            hint = get_type_hints(constructor).get(name)
+        except NameError:  # a type that is imported for the type checker alone
+            return True
+        default = inspect.signature(constructor).parameters[name].default
+        return default is None or hint in (None, Any) or type(None) in get_args(hint)
+    return True
 
 
 def check_seed(seed: int) -> None:
@@ -78,6 +141,18 @@ def network_slots(node: object, key: str, in_list: bool = False) -> Iterator[Net
         yield NetworkSlot(key, node, in_list)
     for name, value in vars(node.init_args).items():
         yield from network_slots(value, f"{key}.{name}", in_list)
+
+
+def classes_in(node: object) -> Iterator[type]:
+    """All classes that a part of a config names."""
+    if isinstance(node, list):
+        for item in node:
+            yield from classes_in(item)
+    elif isinstance(node, Namespace):
+        if "class_path" in node:
+            yield import_class(node.class_path)
+        for value in vars(node).values():
+            yield from classes_in(value)
 
 
 def import_class(class_path: str) -> type:

@@ -1,5 +1,6 @@
 """The command line's parser: no abbreviations, one-line errors, and a help that fits on a screen."""
 
+import ast
 import difflib
 import importlib
 import inspect
@@ -24,6 +25,8 @@ MAIN_OPTIONS = (
     "trainer.callbacks", "trainer.logger", "trainer.log_every_n_steps",
     "trainer.limit_train_batches", "trainer.fast_dev_run",
 )  # fmt: skip
+
+SECTIONS = ("model", "data", "trainer", "seed_everything", "profile", "runs_dir", "experiment", "name", "ckpt_path")
 
 HELP_HEAD = """usage: python -m kdlab {verb} --config FILE [--config OVERLAY ...] [--KEY VALUE ...]
 
@@ -53,6 +56,8 @@ class KDLabParser(LightningArgumentParser):
         if message.startswith("unrecognized arguments: --"):
             option = message.split()[2].split("=")[0]
             raise UsageError(f"there is no option {option}{did_you_mean(option, self._like(option))}")
+        if match := re.match(r"argument (?:-c/)?(--\S+): expected one argument$", message):
+            raise UsageError(f"{match[1]} has no value; give one (one that begins with - after an =, as in --KEY=-1)")
         raise UsageError(brief(message)) from ex
 
     def _like(self, option: str) -> list[str]:
@@ -103,11 +108,14 @@ def find_config(name: str) -> str:
 _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value type: |"
     r"Type \S.* expects a function or a callable class:$|Expected a <class 'NoneType'>|Expected a path but |"
-    r"Expected a dot import path string: |$)"
+    r"Expected a dot import path string:|Subclass types expect one of:$|a class path \(str\)$|a dict with(out)? |$)"
 )
 _KEY = re.compile(r'^Parser key "([^"]+)":?\s*(.*)$')
 _CLASS = re.compile(r"^Problem with given class_path '([^']+)':?\s*(.*)$")
 _UNKNOWN_OPTION = re.compile(r"^(?:Option|Key) '([^']+)' is not (?:accepted|expected)$")
+_GIVEN = re.compile(r"(?:^|\. )(?:Given|Got) value:(?: (?!Namespace)(.*?))?(?=\. Got value:|$)")
+_OF_ANOTHER_KIND = re.compile(r"( is no \w+$|^expected a |^\S* ?is no class|^Tensor has no )")
+LONGEST = 80  # characters of a given value that are shown
 
 
 def brief(message: str) -> str:
@@ -119,7 +127,8 @@ def brief(message: str) -> str:
     """
     keys: list[str] = []
     reasons: list[str] = []
-    class_path = given = ""
+    given: list[str] = []
+    class_path = ""
     for line in re.sub(r'(?<=[^\s-]) (?=Parser key "|Problem with given class_path)', "\n", message).splitlines():
         text = line.strip().removeprefix("- ").strip()
         if match := _KEY.match(text):
@@ -127,28 +136,80 @@ def brief(message: str) -> str:
             text = match[2]
         if match := _CLASS.match(text):
             class_path, text = match[1], match[2]
-        if text.startswith("Given value: "):
-            given = given or text.removeprefix("Given value: ")
-        elif not _NOISE.match(text):
+        given += [value or "''" for value in _GIVEN.findall(text)]
+        text = re.sub(r"(^|\. )(Given|Got) value:.*$", "", text)
+        if not _NOISE.match(text):
             reasons.append(_plain(text, class_path))
-    if not reasons:
-        hint = did_you_mean(given, _known_classes()) or "; name it as module.Class"
-        reasons = [f"there is no class {given}{hint}" if given else message.strip().splitlines()[0]]
+    value = _innermost(given[0], keys) if given else ""
+    reasons = _main(reasons) or [_no_such_class(value) if value else message.strip().partition("\n")[0]]
     key = ".".join(keys)
     line = f"{key}: " if key and key != "config" else ""
     line += "; ".join(dict.fromkeys(reasons))
-    shown = re.search(rf"(?<!\w){re.escape(given)}(?!\w)", line)
-    if given and not shown and not given.startswith(("Namespace", "NestedArg", "{")):
-        line += f"; given {given}"
+    shown = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", line)
+    if value and not shown and not given[0].startswith(("Namespace", "NestedArg", "{")):
+        line += f"; given {_short(value)}"
     return line
 
 
+def _main(reasons: list[str]) -> list[str]:
+    """One reason for all simple types that a value may have; that it is no class says nothing beside them."""
+    simple = [reason.removeprefix("expected ") for reason in reasons if re.match(r"expected [a-z]+$", reason)]
+    if not simple:
+        return reasons
+    others = [reason for reason in reasons if reason.removeprefix("expected ") not in simple]
+    expected = f"expected {' or '.join(dict.fromkeys(simple))}"
+    return [expected, *(reason for reason in others if not _OF_ANOTHER_KIND.search(reason))]
+
+
+def _innermost(given: str, keys: list[str]) -> str:
+    """What was given for the last of the keys, where the message shows what was given for the first."""
+    if match := re.match(r"NestedArg\(key='[^']*', val='(.*)'\)$", given):
+        return match[1]
+    try:
+        value = ast.literal_eval(given)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return given
+    for key in [part for path in keys for part in path.split(".")]:
+        arguments = value.get("init_args", value) if isinstance(value, dict) else {}
+        value = arguments.get(key, value) if isinstance(arguments, dict) else value
+    if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+        return str(value["class_path"])
+    return value if isinstance(value, str) else given
+
+
+def _no_such_class(name: str) -> str:
+    if name.endswith((".yaml", ".yml")):
+        return f"there is no file {_short(name)}; its path starts at the config that names it"
+    if name in _known_classes():
+        return f"{name} is a class of another kind than is needed here"
+    return f"there is no class {_short(name)}{did_you_mean(name, _known_classes()) or '; name it as module.Class'}"
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= LONGEST else f"{value[:LONGEST]} ..."
+
+
+# jsonargparse's words and ours; the groups are names
+_WORDS = (
+    (r"^Expected a <class '([^']+)'>", r"expected \1"),
+    (r"^Expected a typing.Literal\[([^]]+)\]", r"expected one of \1"),
+    (r"^Type \S.* expects a function or a callable class: ", ""),
+    (r"^Not a valid subclass of (\w+).*$", r"expected a \1: class_path and init_args"),
+    (r"^Import path (\S+) does not correspond to a subclass of (\w+)$", r"\1 is no \2"),
+    (r"^Expected '([^']+)' to be a subclass of <class '(?:[^']*\.)?(\w+)'>\.?$", r"\1 is no \2"),
+    (r"^Unexpected import path format: (.*)$", r"\1 is no class; name it as module.Class"),
+    (r"^No module named '[^']*'$", ""),  # what was given says more
+    (r"^Config file loop detected: (\S+) -> .*$", r"\1 names no class; give a class, or a YAML file with class_path"),
+    (r"^Key \"([\w.]+)\.\w+\" not found in namespace\.?$", r"\1 holds no keys; give it some, or leave it out"),
+    (r"^Key must be a string, got: (.*?)\.?$", r"a key of the config is \1, but keys are words"),
+    (r"^(?:'\w+' object has no attribute|argument of type '\w+' is not iterable|unhashable type|.*object is not).*$",
+     "expected a class: class_path and init_args"),
+)  # fmt: skip
+
+
 def _plain(text: str, class_path: str) -> str:
-    text = re.sub(r"Expected a <class '([^']+)'>", r"expected \1", text)
-    text = re.sub(r"Expected a typing.Literal\[([^]]+)\]", r"expected one of \1", text)
-    text = re.sub(r"^Type \S.* expects a function or a callable class: ", "", text)
-    text = re.sub(r"\. Got value: Namespace.*$", "", text)
-    text = re.sub(r"\. Got value: ", "; given ", text)
+    for theirs, ours in _WORDS:
+        text = re.sub(theirs, ours, text)
     if match := re.match(r"the following arguments are required: (.*)$", text):
         missing = match[1].replace("fit.", "")
         if not set(re.findall(r"[\w.]+", missing)) <= {"model", "data"}:
@@ -156,6 +217,8 @@ def _plain(text: str, class_path: str) -> str:
         return f"{missing} missing; give --config FILE, for example configs/digits/logit_matching.yaml"
     if match := _UNKNOWN_OPTION.match(text):
         return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{did_you_mean(match[1], _parameters(class_path))}"
+    if match := re.match(r"^Subcommand '\w+' does not accept option '([^']+)'", text):
+        return f"a config has no key {match[1]}{did_you_mean(match[1].partition('.')[0], list(SECTIONS))}"
     if match := re.match(r"^module '([^']+)' has no attribute '([^']+)'", text):
         public = getattr(importlib.import_module(match[1]), "__all__", ())
         return f"{match[1]} has no {match[2]}{did_you_mean(match[2], list(public))}"

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from kdlab.config_checks import check_config, check_seed
+from kdlab.blame import constructed, users_line
+from kdlab.config_checks import check_config, check_seed, classes_in
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
-from kdlab.errors import IntegrityError, UsageError
+from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.messages import our_error
 from kdlab.methods import Method
 from kdlab.parser import KDLabParser, brief, find_config
@@ -95,7 +95,16 @@ class KDLabCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse, and let ``null`` on the command line be null: jsonargparse makes it the text None in a nested slot."""
-        super().parse_arguments(parser, args)
+        try:
+            super().parse_arguments(parser, args)
+        except KDLabError:
+            raise
+        except RecursionError as error:
+            raise UsageError("the arguments are nested too deeply; give plain values, or a config file") from error
+        except Exception as error:  # jsonargparse meets values that it did not expect in as many ways
+            if users_line(error) is not None:
+                raise
+            raise UsageError(f"the config cannot be read: {brief(str(error) or type(error).__name__)}") from error
         for key, value in list(self.config.items()):
             if value == "None":
                 self.config[key] = None
@@ -120,6 +129,8 @@ class KDLabCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Name the run, and refuse numbers of classes that contradict the data."""
+        if self._config.runs_dir is None or "\0" in self._config.runs_dir:
+            raise UsageError(f"runs_dir is {self._config.runs_dir!r}, which is no folder; leave it out for runs")
         first = Path(str(self._config.config[0])) if self._config.config else Path("unnamed/unnamed.yaml")
         seed = self._config.seed_everything
         self._config.experiment = self._config.experiment or first.resolve().parent.name
@@ -134,11 +145,13 @@ class KDLabCLI(LightningCLI):
         """Build everything; what a constructor refuses is the user's to mend."""
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
-            if our_error(error) is not None:
+        except (ValueError, TypeError, ImportError, ArithmeticError, AssertionError, RuntimeError) as error:
+            if our_error(error) is not None or users_line(error) is not None:
                 raise
+            refused = constructed(error, set(classes_in(self._config)))
+            where = f"{refused.__name__} cannot be built with these arguments: " if refused else ""
             hint = "; set --trainer.accelerator to cpu or auto" if "gpu backend" in str(error) else ""
-            raise UsageError(brief(str(error)).rstrip(".") + hint) from error
+            raise UsageError(where + brief(str(error) or type(error).__name__).rstrip(".") + hint) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with kdlab's checkpoints, loggers and callbacks."""
@@ -253,7 +266,7 @@ class KDLabCLI(LightningCLI):
             return None
         if ckpt_path == "last":
             folder = newest(self.run_path)
-        elif Path(ckpt_path).is_file():
+        elif Path(ckpt_path).is_file() and len(Path(ckpt_path).resolve().parents) > 1:
             folder = RunFolder(Path(ckpt_path).resolve().parents[1])
         else:
             raise UsageError(

@@ -9,6 +9,8 @@ from torch import Tensor
 from kdlab.errors import UsageError
 from kdlab.losses.base import LogitLoss, in_float32
 
+EXTREME = 1e6  # of a temperature or its inverse: its square, and logits divided by it, must stay numbers in float32
+
 
 class SoftTargets(LogitLoss):
     r"""Divergence of the softened class distributions, scaled back by the squared temperature.
@@ -58,8 +60,10 @@ def positive_temperature(temperature: float) -> float:
     """Return `temperature` if it can divide logits.
 
     Raises:
-        UsageError: if it is not a positive, finite number.
+        UsageError: if it is not a positive, finite number, or float32 cannot hold the loss.
     """
     if not 0 < temperature < float("inf"):
         raise UsageError(f"temperature is {temperature:g}, but it must be a positive number; 1 to 10 is usual")
+    if not 1 / EXTREME <= temperature <= EXTREME:
+        raise UsageError(f"temperature is {temperature:g}, with which float32 overflows; 1 to 10 is usual")
     return temperature

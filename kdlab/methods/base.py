@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.losses import LogitLoss
@@ -190,7 +190,17 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             raise UsageError(f"model.optimizer: {error}; see the optimizer's documentation for its range") from error
         if self.lr_scheduler_factory is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler_factory(optimizer)}}
+        try:
+            scheduler = self.lr_scheduler_factory(optimizer)
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UsageError(f"model.lr_scheduler: {reason}; see the schedule's documentation for its range") from error
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise UsageError(
+                "model.lr_scheduler is ReduceLROnPlateau, which needs a metric to watch, but schedules here know the "
+                "epoch alone; choose another one, for example torch.optim.lr_scheduler.CosineAnnealingLR"
+            )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     # -- before training, and at each checkpoint --------------------------------------------------------------
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from kdlab.blame import users_line
 from kdlab.errors import KDLabError, NumericalError, UsageError
 from kdlab.teachers import Teacher
 from kdlab.types import Batch
@@ -59,13 +60,18 @@ def try_network(network: nn.Module, slot: str, image_shape: tuple[int, int, int]
             logits = network(batch).logits if isinstance(network, Teacher) else network(batch.image)
     except KDLabError:
         raise
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+    except Exception as error:  # any network may be named in a config, and it can do anything
         shape = "x".join(map(str, image_shape))
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        own = users_line(error)
+        reason = f"{type(error).__name__}: {reason} ({own})" if own else reason
         raise UsageError(
             f"{name} cannot read {shape} images (channels x height x width): {reason}; "
             f"choose a network made for this size in {slot}, or set its in_channels: {image_shape[0]}"
         ) from error
+    if not isinstance(logits, Tensor):
+        raise UsageError(f"{name} returns a {type(logits).__name__}, but a classifier returns logits [B, K]; choose "
+                         f"another network in {slot}")  # fmt: skip
     if logits.shape != (1, num_classes):
         slot = f"{slot}.network" if isinstance(network, Teacher) else slot
         raise UsageError(

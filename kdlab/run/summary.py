@@ -94,7 +94,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
     """Return what `write_result` wrote; None where there is no such file, or it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -14,6 +14,7 @@ import numpy as np
 from kdlab.analysis import Calibration, Confusion
 from kdlab.analysis.calibration import ReliabilityBins
 from kdlab.analysis.figures import confusion_matrices, per_class_accuracy, reliability_diagram
+from kdlab.run.summary import read_result
 from kdlab.studies.canvas import COLOURS, Drawing, LeftOut, Picture, new_figure, noted_seeds
 from kdlab.studies.loose import printable
 from kdlab.studies.plan import PlannedRun
@@ -69,9 +70,9 @@ def _run_at(results: Results, folder: Path) -> Row | None:
     """The run of a folder, which may be none of the results."""
     known = next((row for row in results.rows if row.folder.resolve() == folder), None)
     path = folder / "result.json"
-    if known is not None or not path.is_file():
+    result = read_result(path)
+    if known is not None or result is None:
         return known
-    result = json.loads(path.read_text(encoding="utf-8"))
     seed, name = result.get("seed"), printable(folder.name)
     run = PlannedRun(name, "teacher", name, {}, seed if isinstance(seed, int) else 0, (), ())
     row = Row(run, folder, {}, result)
@@ -143,7 +144,7 @@ def _calibrations(folder: Path) -> dict[str, Calibration]:
     """Role -> its calibration on the test images, as `analyze` has left it."""
     try:
         content = json.loads((folder / "analysis" / "analysis.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     roles = lookup(content, "splits.test.calibration") or {}
     return {

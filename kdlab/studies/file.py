@@ -16,6 +16,7 @@ from kdlab.studies.quick import made_quick
 from kdlab.studies.search import read_search
 from kdlab.studies.sections import Settings, grid, mapping, name, named_settings, only, seeds, sequence
 from kdlab.studies.study import DEFAULT_METRICS, DEFAULT_SEEDS, Comparison, Study, Teacher, Variant
+from kdlab.yaml_check import check_yaml
 
 
 def read_study(path: Path, quick: bool = False) -> Study:
@@ -74,6 +75,7 @@ def _included(section: object, path: Path) -> object:
     file = path.parent / section
     if not file.is_file():
         raise UsageError(f"published: there is no file {file}; give its path from the folder of {path}")
+    check_yaml(file)
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 

@@ -92,7 +92,10 @@ class Entry:
     @property
     def reason(self) -> str:
         """Why the run failed, in one line."""
-        content = json.loads(self.failure.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(self.failure.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return f"{self.failure} cannot be read"
         said = [line for line in content["output"] if line.startswith("kdlab: error: ")]
         last = said[-1].removeprefix("kdlab: error: ") if said else next(iter(content["output"][-1:]), "no output")
         return f"exit code {content['exit_code']}: {last}"

@@ -126,7 +126,7 @@ class Plan:
                       for search in content.get("searches", [])),
                 tuple(Published(**one) for one in content.get("published", ())),
             )  # fmt: skip
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(
                 f"{folder} is no folder of a study: it has no readable {PLAN_FILE}; give runs/studies/NAME"
             ) from error

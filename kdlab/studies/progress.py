@@ -11,6 +11,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kdlab.run.summary import read_result
 from kdlab.studies.executor import Ended
 from kdlab.studies.formats import single
 from kdlab.studies.ledger import Entry
@@ -101,5 +102,5 @@ def estimate(seconds: float, runs: int, jobs: int) -> timedelta:
 def measured_seconds(plan: Plan, study: Path) -> float | None:
     """Mean training time of the finished students of a study; None if there are none."""
     paths = [Entry(study, run.id).folder.result for run in plan.students]
-    times = [json.loads(path.read_text(encoding="utf-8"))["train_seconds"] for path in paths if path.exists()]
+    times = [result["train_seconds"] for path in paths if (result := read_result(path)) and "train_seconds" in result]
     return fmean(times) if times else None

@@ -232,7 +232,7 @@ def protocol_of(result: Mapping[str, Any]) -> dict[str, Any]:
 def _read_result(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise IntegrityError(f"{path} cannot be read; delete the run's folder and run it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from kdlab.errors import UsageError
 from kdlab.verbs.arguments import VerbParser, check_file
 
 PACKAGE = "wandb_workspaces"
+NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+LONGEST = 128  # characters
 
 
 def parser() -> VerbParser:
@@ -35,6 +38,9 @@ def main(arguments: Sequence[str]) -> None:
         UsageError: if wandb-workspaces is missing, the file cannot be written, or W&B does not take it.
     """
     options = parser().parse_args(arguments)
+    if not NAME.fullmatch(options.project) or len(options.project) > LONGEST:
+        raise UsageError(f"{options.project[:LONGEST]!r} is no project of W&B; give PROJECT or ENTITY/PROJECT, of "
+                         "letters, digits and - _ .")  # fmt: skip
     entity, _, project = options.project.rpartition("/")
     if options.push and not entity:
         raise UsageError(f"--push must know whose project {project} is; give ENTITY/{project}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA = "CIFAR100"
 ENDINGS = {".json": "json", ".csv": "csv", ".md": "markdown"}
+MOST_THREADS = 1024
 VARIANTS = ("eager", "autocast_bf16", "bf16", "compiled", "compiled_bf16")
 
 
@@ -114,6 +115,8 @@ def _named_apart(targets: list[Target]) -> list[Target]:
 def _threads(number: int | None) -> Iterator[None]:
     import torch
 
+    if number is not None and number > MOST_THREADS:
+        raise UsageError(f"--threads is {number}; give {MOST_THREADS} at most, as many as there are cores is usual")
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
