@@ -2,14 +2,12 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from lightning.pytorch import Trainer
 
 from kdlab.cli import main
 from kdlab.errors import IntegrityError, NumericalError
@@ -23,7 +21,7 @@ Deed = Callable[[Method], object]
 COMMON = [
     "fit", "--config", "digits/independent", "--config", "run/ddp", "--trainer.max_epochs", "2", "--name", "run",
     "--data.batch_size", "16", "--data.train_per_class", "70", "--trainer.callbacks+=ResumePoint",
-    "--trainer.callbacks.every_n_steps", "4",
+    "--trainer.callbacks.every_n_steps", "4", "--profile", "false",
 ]  # fmt: skip
 STEPS_PER_EPOCH = 20  # at least: 640 images or more in batches of 2 x 16
 

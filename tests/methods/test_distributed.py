@@ -51,7 +51,7 @@ from kdlab.teachers import CachedTeacher, EMATeacher, FrozenTeacher, Teacher, Te
 
 GLOBAL_BATCH, EPOCHS = 32, 3  # of 200 images: six batches of 32 and one of 8; 21 steps
 TOLERANCE = 1e-5  # float32: the order of sums differs
-SLOW = partial(torch.optim.SGD, lr=0.005, momentum=0.9)
+SLOW, FAST = (partial(torch.optim.SGD, lr=lr, momentum=0.9) for lr in (0.005, 0.1))
 
 
 class Plain(nn.Sequential):
@@ -72,8 +72,8 @@ def frozen():
     return FrozenTeacher(DigitsConv(widths=(4, 5, 6)))  # with batch norm, which stands still
 
 
-def logits(teacher=None, dropout=0.0, **arguments):
-    return LogitMatching(teacher or frozen(), student=Plain(dropout=dropout), optimizer=SLOW, **arguments)
+def logits(teacher=None, dropout=0.0, optimizer=SLOW, **arguments):
+    return LogitMatching(teacher or frozen(), student=Plain(dropout=dropout), optimizer=optimizer, **arguments)
 
 
 def feature(method, student_layer="pool", teacher_layer="pool", **arguments):
@@ -142,8 +142,8 @@ def train(make, folder, world_size=1, mixing=None, batch_size=GLOBAL_BATCH, **op
 
 
 DIFFERENT = {
-    "dropout": lambda folder, world_size: train(lambda _: logits(dropout=0.5), folder, world_size),
-    "mixing": lambda folder, world_size: train(lambda _: logits(), folder, world_size, Mixup()),
+    "dropout": lambda folder, world_size: train(lambda _: logits(dropout=0.5, optimizer=FAST), folder, world_size),
+    "mixing": lambda folder, world_size: train(lambda _: logits(optimizer=FAST), folder, world_size, Mixup()),
 }
 
 
@@ -238,8 +238,8 @@ def test_what_each_process_draws_or_mixes_for_itself_is_another_training(one, tw
 def remembered(folder, world_size):
     """The rows of the one file that a job has filled: number -> content."""
     (file,) = (folder / str(world_size) / "cached_teacher").glob("*/rows.bin")
-    rows = np.frombuffer(file.read_bytes(), "<f4").reshape(-1, 11)  # ten logits and a checksum
-    return {number: row[:10] for number, row in enumerate(rows) if row.any()}
+    words = np.frombuffer(file.read_bytes(), "<u4").reshape(-1, 11)  # ten logits and a checksum
+    return {number: row[:10].view("<f4") for number, row in enumerate(words) if row.any()}
 
 
 def test_two_processes_remember_in_one_file_what_one_process_remembers(one, two, folder):
