@@ -24,6 +24,7 @@ from kdlab.run.fast import ChannelsLast, CompiledNetworks  # noqa: F401 (for con
 from kdlab.run.folder import RunFolder, newest
 from kdlab.run.guard import guard
 from kdlab.run.metrics_csv import MetricsCSV
+from kdlab.run.peers import PeerWatch
 from kdlab.run.progress import EpochLines, progress_bar
 from kdlab.run.recipes import check_recipe, provide_teacher, recipes_in
 from kdlab.run.recorder import RunRecorder
@@ -163,6 +164,8 @@ class KDLabCLI(LightningCLI):
         resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
         callbacks = [*callbacks, *(point for point in resume_points if point not in callbacks)]
         callbacks.append(StopOnSignal(resume_points[0]))
+        self.peers = PeerWatch(resume_points[0])
+        callbacks.insert(0, self.peers)  # first, so that whatever the others do when they start is watched
         if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
             callbacks += default_profilers(callbacks)
         bar = progress_bar() if config.get("enable_progress_bar") is not False else []
@@ -198,11 +201,12 @@ class KDLabCLI(LightningCLI):
         if ckpt_path and self.recorder and self.recorder.folder:
             resume = str(self.recorder.folder.last) if ckpt_path == "last" else ckpt_path
         try:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-            if self.recorder is not None:
-                self._conclude(model, datamodule, self.recorder)
-            else:
-                log.info("fast_dev_run: every part ran; nothing was written")
+            with self.peers:
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+                if self.recorder is not None:
+                    self._conclude(model, datamodule, self.recorder)
+                else:
+                    log.info("fast_dev_run: every part ran; nothing was written")
         finally:
             if self.recorder is not None:
                 for tracker in self._trackers:
@@ -212,12 +216,14 @@ class KDLabCLI(LightningCLI):
     def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
         """Show the metrics of a trained student on the validation split."""
         self._load_student(model, ckpt_path)
-        self.trainer.validate(model, datamodule=datamodule, verbose=self.trainer.is_global_zero)
+        with self.peers:
+            self.trainer.validate(model, datamodule=datamodule, verbose=self.trainer.is_global_zero)
 
     def test(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
         """Show the metrics of a trained student on the test split."""
         checkpoint = self._load_student(model, ckpt_path)
-        self.trainer.test(model, datamodule=datamodule, verbose=False)
+        with self.peers:
+            self.trainer.test(model, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
             print_table(self._result({"selection": f"weights of {checkpoint}"}))
 

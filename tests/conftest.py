@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,24 +60,30 @@ def quiet_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def two_ranks() -> Callable[..., list[int | None]]:
-    """`two_ranks(function, *arguments)`: call it in two processes, the ranks of a job; their exit codes.
+def ranks() -> Callable[..., list[int | None]]:
+    """`ranks(world_size, function, *arguments)`: call it in so many processes, the ranks of a job; their exit codes.
 
     The processes are forked, so what a fresh interpreter imports for ten seconds is there already.
     """
-    return _two_ranks
+    return _ranks
 
 
-def _two_ranks(function: Callable[..., int | None], *arguments: object) -> list[int | None]:
+@pytest.fixture(scope="session")
+def two_ranks() -> Callable[..., list[int | None]]:
+    """`two_ranks(function, *arguments)`: `ranks` with two of them."""
+    return partial(_ranks, 2)
+
+
+def _ranks(world_size: int, function: Callable[..., int | None], *arguments: object) -> list[int | None]:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=_rank, args=(number, port, function, arguments)) for number in range(2)]
+    ranks = [context.Process(target=_rank, args=(number, port, function, arguments)) for number in range(world_size)]
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(120)
+        process.join(280)
     for process in ranks:
         process.kill()  # one that hangs
     return [process.exitcode for process in ranks]

@@ -112,6 +112,11 @@ class BatchLoader:
             kept = 0
         return len(self.split) - last + kept
 
+    def images_in(self, first: int, stop: int) -> int:
+        """Return how many images the batches `first` to `stop` (exclusive) of an epoch have, over all processes."""
+        each = self.batch_size * self.world_size
+        return min(stop * each, self.images_per_epoch) - first * each
+
     @property
     def sampler(self) -> BatchLoader:
         """What Lightning tells the epoch."""

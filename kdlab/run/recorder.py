@@ -46,9 +46,12 @@ class RunRecorder(Callback):
         self._epoch_started: float | None = None
         self._log_file: logging.Handler | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Count the processes, which a checkpoint is compared with before `on_fit_start`."""
+        self._world_size = trainer.world_size
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Claim the folder and hand it to all that write into it."""
-        self._world_size = trainer.world_size
         error: KDLabError | None = None
         if trainer.is_global_zero:
             try:

@@ -2,13 +2,17 @@
 
 import logging
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kdlab.run.checkpoints import ResumePoint
+from kdlab.run.requeue import REQUEUE_SIGNAL, requeue, under_slurm
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +27,12 @@ class Stopped(SystemExit):
 class StopOnSignal(Callback):
     """On SIGTERM or Ctrl-C finish the running step, or the running validation, and write the resume point.
 
-    With several processes all finish the same step. A second signal ends the process at once. (Lightning alone ends
+    With several processes all finish the same step, whichever of them the signal reached. A second signal ends the
+    process at once. Under SLURM, SIGUSR1 does the same and puts the job into the queue again. (Lightning alone ends
     with code 0 and without a resume point.)
+
+    Several processes must agree, and asking is a wait for all of them. Lightning asks in every step; here they are
+    asked in every eighth and between epochs.
 
     Args:
         resume_point: what writes it.
@@ -37,31 +45,58 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, from now on in Lightning's place."""
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not let us
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._listen(self._note)
+        if trainer.world_size > 1:
+            setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", _ask_nobody)  # noqa: B010 (mypy)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Stop after an optimizer step in mid-epoch."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and batch_idx + 1 < trainer.num_training_batches and self._stops(trainer, batch_idx):
+        if stepped and batch_idx + 1 < trainer.num_training_batches and (number := self._agreed(trainer, batch_idx)):
             self.resume_point.write(trainer)
-            self._stop(trainer)
+            self._stop(trainer, number)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs, where the resume point is written already."""
-        if trainer.current_epoch > 0 and self._stops(trainer, -1):
-            self._stop(trainer)
+        if trainer.current_epoch > 0 and (number := self._agreed(trainer, -1)):
+            self._stop(trainer, number)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Outside of training there is nothing to finish: end, and the others with us."""
+        if trainer.world_size > 1 and trainer.state.fn != "fit":
+            self._listen(_leave)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As in a validation on its own. Lightning would wait for all others inside the handler of the signal."""
+        self.on_validation_start(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back after a validation on its own."""
+        if trainer.state.fn != "fit":
+            self._give_back()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        self._give_back()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the signals back, before Lightning gives back those it took."""
-        while self._before:
-            signal.signal(*self._before.popitem())
+        self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
-        self.on_train_end(trainer, pl_module)
+        self._give_back()
+
+    def _listen(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not let us
+            numbers = (*SIGNALS, REQUEUE_SIGNAL) if under_slurm() else SIGNALS
+            self._before = {number: signal.signal(number, handler) for number in numbers}
+
+    def _give_back(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received:
@@ -70,19 +105,30 @@ class StopOnSignal(Callback):
         self._received = number
         log.warning("%s: stopping after this step; once more ends at once", signal.Signals(number).name)
 
-    def _stops(self, trainer: Trainer, batch_idx: int) -> bool:
+    def _agreed(self, trainer: Trainer, batch_idx: int) -> int:
+        """The signal to stop for, the same in all processes; 0 where none came, or nobody is asked in this step."""
         if trainer.world_size == 1:
-            return self._received > 0
+            return self._received
         if (batch_idx + 1) % STEPS_BETWEEN_QUESTIONS:
-            return False
-        return bool(trainer.strategy.reduce_boolean_decision(self._received > 0, all=False))
+            return 0
+        received = torch.tensor(self._received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(received, reduce_op="max"))
 
-    def _stop(self, trainer: Trainer) -> None:
-        number = self._received or signal.SIGTERM  # a process that another one's signal stops
+    def _stop(self, trainer: Trainer, number: int) -> None:
         folder = self.resume_point.folder
         if folder is not None:
             log.warning(
                 "stopped after step %d; continue with: python -m kdlab fit --config %s --ckpt_path %s",
                 trainer.global_step, folder.config, folder.last,
             )  # fmt: skip
+        if number == REQUEUE_SIGNAL and trainer.is_global_zero:
+            requeue()
         raise Stopped(128 + number)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _ask_nobody() -> None:
+    """What Lightning does in every step instead of asking all processes whether SIGTERM came."""
