@@ -262,7 +262,9 @@ class KDLabCLI(LightningCLI):
             )
         if not folder.config.is_file():
             raise UsageError(f"{folder.path} holds no config.yaml, so it is no run that can be continued")
-        changes = differences(science(yaml.safe_load(folder.config.read_text())), science(self.resolved))
+        changes = differences(
+            science(yaml.safe_load(folder.config.read_text(encoding="utf-8"))), science(self.resolved)
+        )
         if changes:
             raise UsageError(
                 f"the run in {folder.path} was started with another config: {'; '.join(changes)}. "

@@ -178,7 +178,7 @@ class RunLog(logging.FileHandler):
 
 def _log_to(path: Path) -> logging.Handler:
     """Copy what is logged and warned from now on into the run's log.txt."""
-    handler = RunLog(path, encoding="utf-8")
+    handler = RunLog(path, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.INFO)
     logging.getLogger().addHandler(handler)
