@@ -14,6 +14,9 @@ def atomic_write(target: Path | str) -> Iterator[Path]:
     The temporary file lies in the target's folder because a rename is atomic only within one file system
     (the system's temporary folder is often another one). It is flushed to disk before the rename, and the
     folder after it. If the block raises, the target stays as it was and the temporary file is removed.
+
+    Raises:
+        OSError: with the target's name, if the disk refuses; also a full disk, which Python does not name.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -26,6 +29,10 @@ def atomic_write(target: Path | str) -> Iterator[Path]:
         part.chmod(0o644)  # safetensors makes its files readable for their owner only
         part.replace(target)
         _sync_folder(target.parent)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(part), str(target.parent)):
+            raise  # of something else that the block did
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """What the command line says: errors as one line with an exit code, and kdlab's messages without Lightning's."""
 
+import errno
 import logging
 import os
 import sys
@@ -7,7 +8,9 @@ import traceback
 import warnings
 
 from kdlab.blame import users_line
-from kdlab.errors import KDLabError, UsageError
+from kdlab.errors import IntegrityError, KDLabError, UsageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, the largest file
 
 
 def report(error: Exception) -> int:
@@ -25,9 +28,15 @@ def explained(error: Exception) -> tuple[int, str]:
     """Exit code and one line for an error, whoever raised it."""
     ours = our_error(error)
     if ours is not None:
-        return ours.exit_code, " ".join(str(ours).split())
+        said = [str(ours), *getattr(ours, "__notes__", ())]  # where the error has been dealt with, something is added
+        return ours.exit_code, " ".join(". ".join(said).split())
     if _is_misconfiguration(error):
         return UsageError.exit_code, " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is not None:
+        return IntegrityError.exit_code, (
+            f"{error.filename} cannot be written ({error.strerror}); what was there before is whole. Free some space "
+            "and run the command again, a training with --ckpt_path last"
+        )
     if isinstance(error, PermissionError):
         return UsageError.exit_code, f"no permission for {error.filename}; choose another folder or change its mode"
     if isinstance(error, OSError) and error.filename is not None:

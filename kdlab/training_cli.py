@@ -18,6 +18,7 @@ from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.messages import our_error
 from kdlab.methods import Method
 from kdlab.parser import KDLabParser, brief, find_config
+from kdlab.run.bad_batch import BadBatch
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
 from kdlab.run.costs import default_profilers
 from kdlab.run.fast import ChannelsLast, CompiledNetworks  # noqa: F401 (for configs)
@@ -160,7 +161,7 @@ class KDLabCLI(LightningCLI):
         given = config.get("callbacks") or []
         callbacks = list(given) if isinstance(given, list) else [given]
         self.best, self.teacher_check = BestStudent(), TeacherCheck()
-        callbacks += [self.best, self.teacher_check]
+        callbacks += [self.best, self.teacher_check, BadBatch()]
         resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
         callbacks = [*callbacks, *(point for point in resume_points if point not in callbacks)]
         callbacks.append(StopOnSignal(resume_points[0]))
@@ -280,7 +281,9 @@ class KDLabCLI(LightningCLI):
             )
         if not folder.config.is_file():
             raise UsageError(f"{folder.path} holds no config.yaml, so it is no run that can be continued")
-        changes = differences(science(yaml.safe_load(folder.config.read_text())), science(self.resolved))
+        changes = differences(
+            science(yaml.safe_load(folder.config.read_text(encoding="utf-8"))), science(self.resolved)
+        )
         if changes:
             raise UsageError(
                 f"the run in {folder.path} was started with another config: {'; '.join(changes)}. "

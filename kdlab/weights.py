@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdlab.atomic import atomic_write
@@ -31,8 +31,9 @@ def save_weights(network: nn.Module, path: Path | str, card: Card) -> None:
     # copies: safetensors refuses tensors that share memory, as tied weights do
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     card = {**card, "sha256": _digest(tensors)}
+    content = save(tensors, metadata={"kdlab": json.dumps(card, sort_keys=True)})
     with atomic_write(path) as part:
-        save_file(tensors, part, metadata={"kdlab": json.dumps(card, sort_keys=True)})
+        part.write_bytes(content)  # not by safetensors, which hides a full disk behind an error of its own
 
 
 def load_weights(network: nn.Module, path: Path | str) -> Card:

@@ -97,6 +97,12 @@ def _rank(number: int, port: int, function: Callable[..., int | None], arguments
     os._exit(function(*arguments) or 0)
 
 
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """`tally(fault, times)`, the last line of a test: what it has survived; `benchmarks/faults.py` adds it up."""
+    return lambda fault, times: record_property(f"fault: {fault}", times)
+
+
 @pytest.fixture(autouse=True)
 def no_profiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile takes seconds and most tests do not look at it; those that do give --profile true."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from kdlab.atomic import atomic_write
@@ -104,5 +104,6 @@ def write_split(path: Path, tensors: Mapping[str, Tensor]) -> None:
         tensors: ``images``, ``labels`` and whatever else belongs to the split.
     """
     header = {_DIGEST_KEY: content_digest(tensors["images"], tensors["labels"])}
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=header)
     with atomic_write(path) as part:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=header)
+        part.write_bytes(content)  # not by safetensors, which hides a full disk behind an error of its own

@@ -20,6 +20,7 @@ from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.losses import LogitLoss
 from kdlab.methods.checks import blank_batch, check_finite, looking_only, try_network
 from kdlab.methods.evaluation import Evaluation
+from kdlab.methods.finite import LossWatch
 from kdlab.methods.saving import TeacherlessCheckpoint
 from kdlab.metrics import EpochMeans
 from kdlab.models.taps import Taps
@@ -66,6 +67,7 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         self.lr_scheduler_factory = lr_scheduler
         self.seed = seed
         self.train_means = EpochMeans()
+        self._watch = LossWatch()
         self._epoch_told = -1
         self._teachers_digest: list[str] = []  # known when training starts
         self.tap()
@@ -118,8 +120,8 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch and keep its terms for the log."""
-        student = self.ask_student(batch)
-        terms = self.losses(student, self.ask_teacher(batch), batch)
+        student, teacher = self.ask_student(batch), self.ask_teacher(batch)
+        terms = self.losses(student, teacher, batch)
         for name, term in terms.items():
             if term.dim():
                 raise UsageError(
@@ -127,7 +129,7 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
                     "take its mean over the batch"
                 )
         loss = torch.stack(list(terms.values())).sum()
-        self._record(terms, loss, student.logits, batch.label)
+        self._record(terms, loss, student, teacher, batch)
         return loss if self.trainer.accumulate_grad_batches == 1 else loss * self._accumulated_share(batch_idx)  # type: ignore[attr-defined]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -151,6 +153,7 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch."""
+        self._watch.look(self, wait=True)
         means = {f"train/{name}": float(value) for name, value in self.train_means.compute().items()}
         check_finite(means, f"the mean over epoch {self.current_epoch}")
         self.log_dict(means, logger=False, sync_dist=False)
@@ -168,20 +171,24 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         together = loader.images_in(first, min(first + batches, int(trainer.num_training_batches)))
         return batches * loader.images_in(batch_idx, batch_idx + 1) / together
 
-    def _record(self, terms: dict[str, Tensor], loss: Tensor, logits: Tensor, label: Tensor) -> None:
-        target = label if label.dim() == 1 else label.argmax(dim=-1)
-        accuracy = (logits.detach().argmax(dim=-1) == target).float().mean()
+    def on_train_end(self) -> None:
+        """Let the last batches go."""
+        self._watch.forget()
+
+    def _record(
+        self, terms: dict[str, Tensor], loss: Tensor, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> None:
+        target = batch.label if batch.label.dim() == 1 else batch.label.argmax(dim=-1)
+        accuracy = (student.logits.detach().argmax(dim=-1) == target).float().mean()
         # the terms first: when one is no number, it is named rather than the sum
         values = {**{f"{name}_loss": term for name, term in terms.items()}, "loss": loss, "accuracy": accuracy}
-        self.train_means.add(values, len(label))
+        self.train_means.add(values, len(batch.label))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         log_now = every > 0 and (self.global_step + 1) % every == 0
-        if not log_now and self.device.type != "cpu":
+        if not log_now and self.device.type not in ("cpu", "cuda"):
             return  # reading a value would make the accelerator wait
-        read = dict(
-            zip(values, torch.stack([value.detach().float() for value in values.values()]).tolist(), strict=True)
-        )
-        check_finite(read, f"step {self.global_step} (epoch {self.current_epoch})")
+        self._watch.add(self.global_step, self.current_epoch, batch, values)
+        read = self._watch.look(self, wait=log_now, here=(student, teacher))
         if log_now:
             self.log("loss", read["loss"], prog_bar=True, logger=False)
             self._write_log({f"train/{name}_step": value for name, value in read.items()}, step=self.global_step)
@@ -275,8 +282,10 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         """Save the means of the unfinished epoch, who taught in it, and how much of that was computed.
 
         Raises:
-            NumericalError: if a loss in it was no number; the checkpoint of before stays.
+            NumericalError: if a loss in it, or a weight, is no number; the checkpoint of before stays.
         """
+        self._watch.look(self, wait=True)
+        self._watch.look_at_weights(self, checkpoint.get("state_dict", {}))
         checkpoint["teachers"] = self._teachers_digest
         checkpoint["asked"] = {name: (part.images_answered, part.images_computed) for name, part in self._remembering()}
         state = checkpoint["train_means"] = self.train_means.state_dict()

@@ -148,7 +148,7 @@ def _account(trainer: Trainer) -> TrainingCost:
 def _spent_by(folder: Path, resource: Resource) -> float:
     """Return what a finished run spent."""
     try:
-        cost = json.loads((folder / "result.json").read_text())["training_cost"]
+        cost = json.loads((folder / "result.json").read_text(encoding="utf-8"))["training_cost"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder} is no finished run with a training_cost in result.json; name one") from error
     if resource == "macs":

@@ -89,7 +89,7 @@ class RunFolder:
 
     def _owner(self) -> str:
         try:
-            owner = json.loads((self.path / "owner.json").read_text())
+            owner = json.loads((self.path / "owner.json").read_text(encoding="utf-8"))
             return f"process {owner['pid']} on {owner['host']} since {owner['started']}"
         except (OSError, ValueError, LookupError, TypeError):
             return "owner unknown"

@@ -1,8 +1,10 @@
 """The callback that keeps a run's folder: claimed when training starts, filled while it runs."""
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 
 from kdlab.atomic import write_text
 from kdlab.errors import KDLabError, UsageError
+from kdlab.run.bad_batch import BadBatch
 from kdlab.run.checkpoints import BestStudent, ResumePoint
 from kdlab.run.folder import RunFolder, claim_new
 from kdlab.run.metrics_csv import MetricsCSV
@@ -63,7 +66,7 @@ class RunRecorder(Callback):
             raise error
         self.folder = self.folder or RunFolder(str(path))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, (ResumePoint, BestStudent)):
+            if isinstance(callback, (ResumePoint, BestStudent, BadBatch)):
                 callback.folder = self.folder
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
@@ -155,9 +158,30 @@ def begin_trackers(loggers: Sequence[Logger], folder: RunFolder, step: int) -> N
             logger.begin(folder, step)
 
 
+class RunLog(logging.FileHandler):
+    """A log file that may fail, as on a full disk: it is said once, and training goes on."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, unless one before could not be written."""
+        if not self.failed:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in logging)
+        """Say it once, where Python would print a traceback for each line."""
+        self.failed = True
+        log.warning("%s cannot be written (%s); training goes on without it", self.baseFilename, sys.exception())
+
+    def close(self) -> None:
+        """Close the file, whatever becomes of what could not be written."""
+        with suppress(OSError):
+            super().close()
+
+
 def _log_to(path: Path) -> logging.Handler:
     """Copy what is logged and warned from now on into the run's log.txt."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = RunLog(path, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.INFO)
     logging.getLogger().addHandler(handler)

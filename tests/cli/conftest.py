@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -30,7 +30,7 @@ def digits_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_and_kill() -> Callable[[list[str], str, int], None]:
-    """`run_and_kill(arguments, when, number)`: a run that dies at a step, a validation or a save."""
+    """`run_and_kill(arguments, when, number)`: a run that dies at a step, a validation, a save, a write or the test."""
     return _run_and_kill
 
 
@@ -38,7 +38,7 @@ def _run_and_kill(arguments: list[str], when: str, number: int) -> None:
     """Run in a forked process (imports are done) that kills itself, as the kernel or a power cut would."""
     process = multiprocessing.get_context("fork").Process(target=_suicidal, args=(arguments, when, number))
     process.start()
-    process.join(120)
+    process.join(240)
     assert process.exitcode == -signal.SIGKILL
 
 
@@ -71,7 +71,36 @@ def _suicidal(arguments: list[str], when: str, number: int) -> None:
             write(io, checkpoint, path, **options)
 
         setattr(AtomicCheckpointIO, "save_checkpoint", save_checkpoint)  # noqa: B010
+    elif when == "test":
+        setattr(Method, "on_test_start", kill)  # noqa: B010
+    else:
+        _die_at_a_resume_point(when, number, kill)
     main(arguments)
+
+
+def _die_at_a_resume_point(when: str, number: int, kill: Callable[[], None]) -> None:
+    """Die when the first half of the `number`-th one is written, or in the last instant before it gets its name."""
+    write_bytes, replace = Path.write_bytes, Path.replace
+    calls: list[Path] = []
+
+    def is_the_one(path: Path) -> bool:
+        if path.name.startswith(("last.ckpt", ".last.ckpt.")):
+            calls.append(path)
+        return len(calls) == number
+
+    def write_half(path: Path, data: bytes) -> int:
+        if when == "write" and is_the_one(path):
+            write_bytes(path, bytes(data)[: len(data) // 2])
+            kill()
+        return write_bytes(path, data)
+
+    def mortal_replace(path: Path, target: Path) -> Path:
+        if when == "rename" and is_the_one(Path(target)):
+            kill()
+        return replace(path, target)
+
+    setattr(Path, "write_bytes", write_half)  # noqa: B010
+    setattr(Path, "replace", mortal_replace)  # noqa: B010
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +118,44 @@ def _outcome(folder: RunFolder) -> dict[str, object]:
         "protocol": result["protocol"],
         "answered": result.get("teacher", {}).get("images_answered"),
     }
+
+
+class Ended(NamedTuple):
+    """What became of a command: its exit code, what it said, and that as the line of an error."""
+
+    code: int | None
+    said: str
+
+    @property
+    def error(self) -> str:
+        """The last line, which must be the only one of an error, without a traceback."""
+        lines = [line for line in self.said.splitlines() if line.strip()]
+        assert "Traceback" not in self.said, self.said
+        assert sum(line.startswith("kdlab: error: ") for line in lines) == 1, self.said
+        assert lines[-1].startswith("kdlab: error: "), self.said
+        return lines[-1]
+
+
+@pytest.fixture
+def in_child(tmp_path: Path) -> Callable[..., Ended]:
+    """`in_child(arguments, prepare)`: the command in a forked process, after `prepare()` there."""
+
+    def run(arguments: list[str], prepare: Callable[[], None] = lambda: None) -> Ended:
+        heard = tmp_path / "heard.txt"
+        process = multiprocessing.get_context("fork").Process(target=_speaking_to, args=(heard, arguments, prepare))
+        process.start()
+        process.join(240)
+        return Ended(process.exitcode, heard.read_text(encoding="utf-8", errors="replace"))
+
+    return run
+
+
+def _speaking_to(heard: Path, arguments: list[str], prepare: Callable[[], None]) -> None:
+    descriptor = os.open(heard, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+    prepare()
+    code = main(arguments)
+    sys.stdout.flush()
+    os._exit(code)
