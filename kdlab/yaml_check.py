@@ -42,7 +42,9 @@ def check_yaml(path: Path, including: Sequence[Path] = ()) -> None:
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{path} holds no keys; a config has the sections model, data and trainer")
+        raise UsageError(
+            f"{path} holds no keys; a config has the sections model, data and trainer, a study has variants"
+        )
     for word in _strings(root, path, count(1), 1):
         included = path.parent / word
         if word.endswith((".yaml", ".yml")) and included.is_file():
@@ -72,7 +74,10 @@ def find_configs(arguments: Sequence[str]) -> list[str]:
 def _checked(name: str) -> str:
     path = find_config(name)
     check_yaml(Path(path))
-    if "config" in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
+    keys = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if "variants" in keys and "model" not in keys:
+        raise UsageError(f"{path} is a study; run it with: python -m kdlab study {name}")
+    if "config" in keys:
         raise UsageError(f"{path} has the key config, which means nothing in a file; give several --config instead")
     return path
 

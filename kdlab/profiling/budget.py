@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,6 +82,11 @@ class Budget(Reporter):
         self._used_up = False
         self._joules, self._last_look = 0.0, 0.0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See that somebody keeps the account, before anything is written."""
+        if stage == "fit":
+            _account(trainer)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that multiply-adds can be counted; of a resumed run some are spent already."""
         if self.resource == "macs":
@@ -148,9 +154,11 @@ def _account(trainer: Trainer) -> TrainingCost:
 def _spent_by(folder: Path, resource: Resource) -> float:
     """Return what a finished run spent."""
     try:
-        cost = json.loads((folder / "result.json").read_text(encoding="utf-8"))["training_cost"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder} is no finished run with a training_cost in result.json; name one") from error
+        cost = json.loads((folder / "result.json").read_text(encoding="utf-8")).get("training_cost")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{folder} is no finished run; name the folder of one") from error
+    if not isinstance(cost, Mapping):
+        raise UsageError(f"{folder} was run with --profile false and did not measure its training; name another run")
     if resource == "macs":
         per_epoch = cost.get("train_macs_per_epoch")
         spent = per_epoch and per_epoch * cost["train_images"] / cost["images_per_epoch"]

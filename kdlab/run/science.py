@@ -17,18 +17,18 @@ Config = Mapping[str, Any]
 
 
 def science(config: Config) -> dict[str, Any]:
-    """Return what decides the weights: model, data, seed, the Trainer's `TRAINER_KEYS` and foreign callbacks."""
+    """Return what decides the weights: model, data, seed, the Trainer's `TRAINER_KEYS`, callbacks that decide."""
     data = dict(config.get("data") or {})
     data["init_args"] = {key: value for key, value in (data.get("init_args") or {}).items() if key not in PLACES}
     trainer = config.get("trainer") or {}
     options = {key: trainer[key] for key in TRAINER_KEYS if trainer.get(key) is not None}
     # weight averaging, early stopping: what is not ours may change what is learnt
-    foreign = [callback for callback in trainer.get("callbacks") or [] if not _is_ours(callback)]
+    deciding = [callback for callback in trainer.get("callbacks") or [] if _decides(callback)]
     return {
         "model": _without_places(config.get("model")),
         "data": data,
         "seed_everything": config.get("seed_everything"),
-        "trainer": options | ({"callbacks": foreign} if foreign else {}),
+        "trainer": options | ({"callbacks": deciding} if deciding else {}),
     }
 
 
@@ -36,7 +36,7 @@ def aside(config: Config) -> dict[str, Any]:
     """Return what a study may set and `science` leaves out: how a run runs, and what is measured at its end."""
     trainer, arguments = config.get("trainer") or {}, (config.get("data") or {}).get("init_args") or {}
     options = {key: value for key, value in trainer.items() if key not in (*TRAINER_KEYS, "callbacks")}
-    own = [callback for callback in trainer.get("callbacks") or [] if _is_ours(callback)]
+    own = [callback for callback in trainer.get("callbacks") or [] if not _decides(callback)]
     return {
         "trainer": options | {"callbacks": own},
         "data": {key: arguments[key] for key in PLACES if key in arguments},
@@ -44,8 +44,10 @@ def aside(config: Config) -> dict[str, Any]:
     }
 
 
-def _is_ours(callback: Config) -> bool:
-    return str(callback.get("class_path")).startswith("kdlab.")
+def _decides(callback: Config) -> bool:
+    """Whether a callback may change what is learnt: of kdlab's own, which measure and write, a budget alone."""
+    path = str(callback.get("class_path"))
+    return not path.startswith("kdlab.") or path.endswith(".Budget")
 
 
 def _without_places(node: Any) -> Any:  # noqa: ANN401

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdlab.data import ImageData
 from kdlab.errors import UsageError
 from kdlab.messages import explained
 from kdlab.run.science import aside, science
@@ -35,6 +36,7 @@ class ConfigReader:
         self._options = list(options)
         self._cli: _Rehearsal | None = None
         self._read: dict[tuple[str, ...], Mapping[str, Any]] = {}  # each round of a search asks for those before, too
+        self._data: dict[tuple[type, str], ImageData] = {}  # by class and folder
 
     def __call__(self, arguments: Sequence[str]) -> Mapping[str, Any]:
         """Return what decides the weights of the run with these arguments of ``fit``, and under ``aside`` the rest.
@@ -46,6 +48,15 @@ class ConfigReader:
         if key not in self._read:
             self._read[key] = self.afresh(arguments)
         return self._read[key]
+
+    def prepare_data(self) -> None:
+        """Have the data of all runs in their place: otherwise each run would fail for itself.
+
+        Raises:
+            IntegrityError: if they are missing and cannot be downloaded, or damaged.
+        """
+        for data in self._data.values():
+            data.prepare_data()
 
     def is_as_planned(self, run: PlannedRun) -> bool:
         """Whether a run still computes what its id says: config files may have changed since it was planned."""
@@ -70,4 +81,6 @@ class ConfigReader:
             if code == UsageError.exit_code:
                 raise UsageError(message) from error
             raise
+        data: ImageData = self._cli.datamodule
+        self._data.setdefault((type(data), data.data_dir), data)
         return {**science(self._cli.resolved), "aside": aside(self._cli.resolved)}

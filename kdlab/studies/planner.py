@@ -19,6 +19,7 @@ from kdlab.studies.sections import Settings
 from kdlab.studies.study import Study, Teacher, Variant
 from kdlab.studies.taught import Trained, recipes, with_teachers
 
+PLACES = ("runs_dir", "experiment", "name", "ckpt_path")  # of a run
 ID_LENGTH = 16  # hexadecimal digits: 64 bits
 # what all runs of one table must share: other values are another protocol
 PROTOCOL = ("data.class_path", "data.init_args.val_fraction", "data.init_args.split_seed",
@@ -159,6 +160,9 @@ class _Planner:
         """The runs of one cell, one per seed, and their config with seed 0."""
         where = f"study {self.study.name}, {cell_label(part.name, values)}"
         settings = {**self.study.settings, **own}
+        for key in PLACES:
+            if key in settings:
+                raise UsageError(f"{where}: {key} is set by the study, which has a folder for each run; leave it out")
         if "seed_everything" in settings:
             raise UsageError(f"{where}: seed_everything is set by the study; list the seeds under `seeds`")
         filled, needs = with_teachers(settings, self._teachers, where)

@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -100,7 +100,12 @@ def estimate(seconds: float, runs: int, jobs: int) -> timedelta:
 
 
 def measured_seconds(plan: Plan, study: Path) -> float | None:
-    """Mean training time of the finished students of a study; None if there are none."""
-    paths = [Entry(study, run.id).folder.result for run in plan.students]
-    times = [result["train_seconds"] for path in paths if (result := read_result(path)) and "train_seconds" in result]
-    return fmean(times) if times else None
+    """Mean time of the finished students of a study, with their test and profile; None if there are none."""
+    times = []
+    for run in plan.students:
+        folder = Entry(study, run.id).folder
+        if (result := read_result(folder.result)) and "train_seconds" in result:
+            # a copied folder has lost its times; one that was continued has the break in it
+            whole = folder.result.stat().st_mtime - folder.config.stat().st_mtime if folder.config.exists() else 0.0
+            times.append(max(result["train_seconds"], whole))
+    return median(times) if times else None

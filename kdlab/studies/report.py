@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 FOLDER = "report"
 PAGE = "report.html"
 TABLES = "tables.md"
+MARK = "kdlab report"  # stands in every page
 
 
 def write_report(folder: Path, png: bool = False) -> Results:
@@ -78,9 +80,7 @@ def write_reports(folders: Sequence[Path], out: Path | None = None, png: bool = 
     target = out or (studies[0] if len(results) == len(studies) == 1 else common_folder([*studies, *runs])) / FOLDER
     if (target / PLAN_FILE).exists() or (target / "result.json").exists():
         raise UsageError(f"{target} is the folder of a study or run; name another one with --out")
-    foreign = [name for name in (TABLES, "summary.json", "results.csv") if (target / name).exists()]
-    if foreign and not (target / PAGE).exists():
-        raise UsageError(f"{target / foreign[0]} is there and belongs to no report; name another folder with --out")
+    _check_target(target, studies)
     sections = []
     with ExitStack() as locks:
         for study in sorted(studies):
@@ -107,7 +107,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """
     studies: list[Path] = []
     runs: list[Path] = []
-    for folder in folders:
+    for folder in dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders):
         inside = [folder] if _kind(folder) else sorted(child for child in folder.glob("*") if _kind(child))
         if not inside and (folder / PAGE).is_file():
             continue  # an earlier report, which `runs/digits/*` names too
@@ -120,7 +120,27 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             (studies if _kind(child) == "study" else runs).append(child)
     if not studies and not runs:
         raise UsageError(f"{folders[0]} is a report; give the folders of studies or runs")
-    return list(dict.fromkeys(studies)), list(dict.fromkeys(runs))
+    return _each_once(studies), _each_once(runs)
+
+
+def _each_once(folders: Sequence[Path]) -> list[Path]:
+    """The folders without those that are named a second time, in other words or by a link."""
+    return list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+
+
+def _check_target(target: Path, studies: Sequence[Path]) -> None:
+    """Refuse a folder in which a report would replace what it did not write.
+
+    Raises:
+        UsageError: if it holds files of somebody else, or the report of a study that is not asked for.
+    """
+    above = target.resolve().parent
+    if target.name == FOLDER and (above / PLAN_FILE).is_file() and above not in [study.resolve() for study in studies]:
+        raise UsageError(f"{target} is the report of the study in {above}; name another folder with --out")
+    there = [name for name in (PAGE, TABLES, "summary.json", "results.csv") if (target / name).exists()]
+    page = target / PAGE
+    if there and not (page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")):
+        raise UsageError(f"{target / there[0]} is there and belongs to no report; name another folder with --out")
 
 
 @contextmanager

@@ -221,7 +221,8 @@ def doubts_about(metric: str) -> str:
     known = MEASURED.get(part)
     if known is None or last in known or last.endswith("_accuracy"):
         return ""
-    return f"{metric} is nothing that kdlab measures{did_you_mean(last, list(known))}; a method of yours must log it"
+    meant = did_you_mean(metric, [f"{part}.{name}" for name in known])
+    return f"{metric} is nothing that kdlab measures{meant}; a method of yours must log it"
 
 
 def protocol_of(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def seeds(section: object, key: str) -> tuple[int, ...]:
     values = sequence(section, key)
     for seed in values:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise UsageError(f"{key} has the value {seed}; a seed is a whole number of 0 or more, below 2^32")
+            raise UsageError(f"{key} has the value {seed!r}; a seed is a whole number of 0 or more, below 2^32")
     if len(set(values)) < len(values):
         raise UsageError(f"{key} is {list(values)}, with a seed twice; the same run twice is no second sample")
     return tuple(values)

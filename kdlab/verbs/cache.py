@@ -15,7 +15,7 @@ def parser() -> VerbParser:
         "--config FILE [--views all|used] [options of fit]",
         "Let the teacher of a config say all that its students will ask, and remember it. The config's teacher is a\n"
         "CachedTeacher. Stop it at any time: it goes on where it was. Runs may use the answers meanwhile.",
-        ["--config digits/cached", "--config FILE --views used --data.data_dir DIR --trainer.accelerator gpu"],
+        ["--config digits/cached_teacher", "--config FILE --views used --data.data_dir DIR --trainer.accelerator gpu"],
     )
     parser.add_argument(
         "--views",

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
     from kdlab.parser import find_config
     from kdlab.studies.configs import ConfigReader
     from kdlab.studies.file import read_study
-    from kdlab.studies.ledger import study_folder
+    from kdlab.studies.ledger import Entry, study_folder
     from kdlab.studies.planner import make_plan
     from kdlab.studies.scores import LedgerScore
     from kdlab.yaml_check import check_yaml
@@ -130,6 +130,9 @@ def main(arguments: Sequence[str]) -> None:
     _show(plan, chosen, study, jobs)
     if options.dry_run:
         return
+    done = study.exists() and all(Entry(study, run.id).state == "done" for run in chosen)
+    if options.executor == "local" and not done:  # other machines may have their data elsewhere
+        read_config.prepare_data()
     with _executor(options, study, jobs, data, read_config.is_as_planned) as executor:
 
         def next_plan() -> Plan:
@@ -224,7 +227,10 @@ def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int | Non
     print(f"this call: {len(ids)} runs ({counts}){more}, {jobs or 'as many as the cluster holds'} at a time")
     old = leftovers(study, {run.id for run in plan.runs})
     if old and not plan.to_come:  # which rounds to come may find
-        print(f"{len(old)} finished runs in {study} are of an earlier version of the study and not used")
+        print(
+            f"{len(old)} finished runs in {study} are of an earlier version of the study, or of another one "
+            "of this name, and not used"
+        )
     seconds, left = measured_seconds(plan, study), len(states) - states.count("done") + plan.to_come
     if left and jobs:
         time = "not known before the first run" if seconds is None else f"about {estimate(seconds, left, jobs)}"

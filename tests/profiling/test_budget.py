@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -173,10 +174,14 @@ def test_what_cannot_be_measured_cannot_be_budgeted(monkeypatch):
         ({"amount": 1, "like": "runs/x"}, "amount is 1, like is runs/x"),
         ({"amount": 0}, "the budget is 0 macs, but it must be a positive number"),
         ({"amount": float("nan")}, "the budget is nan macs"),
-        ({"like": "nowhere"}, "nowhere is no finished run with a training_cost in result.json"),
+        ({"like": "nowhere"}, "nowhere is no finished run; name the folder of one"),
+        ({"like": "unprofiled"}, "unprofiled was run with --profile false and did not measure its training"),
     ],
 )
-def test_mistakes(arguments, message):
+def test_mistakes(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("unprofiled").mkdir()
+    Path("unprofiled", "result.json").write_text("{}")
     with pytest.raises(UsageError, match=message):
         Budget("macs", **arguments)
 

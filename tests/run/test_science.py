@@ -131,6 +131,14 @@ def test_what_is_no_science_stands_aside(key, value):
     assert aside(changed(key, value)) != aside(CONFIG)
 
 
+def test_a_budget_decides_what_is_learnt():
+    paths = ("kdlab.profiling.Budget", "kdlab.profiling.budget.Budget")
+    budgets = [[{"class_path": path, "init_args": {"amount": amount}}] for path in paths for amount in (1, 2)]
+    assert all(science(changed("trainer/callbacks", budget)) != science(CONFIG) for budget in budgets)
+    assert science(changed("trainer/callbacks", budgets[0])) != science(changed("trainer/callbacks", budgets[1]))
+    assert aside(changed("trainer/callbacks", budgets[0]))["trainer"]["callbacks"] == []
+
+
 @pytest.mark.parametrize("key", ["trainer/max_epochs", "seed_everything", "data/init_args/batch_size"])
 def test_science_does_not_stand_aside(key):
     assert aside(changed(key, 7)) == aside(CONFIG)

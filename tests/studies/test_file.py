@@ -96,7 +96,7 @@ def test_little_need_be_said(tmp_path):
         ({"seeds": [-1]}, "seeds has the value -1; a seed is a whole number of 0 or more, below 2^32"),
         ({"seeds": [True]}, "seeds has the value True; a seed is a whole number"),
         ({"seeds": 5}, "seeds is 5, but expected is a list with at least one value: [0, 1]"),
-        ({"teachers": {"t": {"base": "x", "seed": "one"}}}, "teachers.t.seed has the value one; a seed is"),
+        ({"teachers": {"t": {"base": "x", "seed": "one"}}}, "teachers.t.seed has the value 'one'; a seed is"),
         ({"comparisons": [{"of": "kd"}]}, "comparisons[0] has no `against`; name the variant"),
         ({"comparisons": [{"against": "kd", "with": 1}]}, "comparisons[0] has no key with; there are: of, against"),
         ({"name": "a/b"}, "name: a/b is no name; use letters"),

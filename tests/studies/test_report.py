@@ -410,6 +410,33 @@ def test_a_folder_of_somebody_else_is_left_alone(folder, tmp_path):
     assert (mine / "plot.svg").exists()
 
 
+def test_a_page_of_somebody_else_is_no_report_of_ours(folder, tmp_path):
+    mine = tmp_path / "paper"
+    mine.mkdir()
+    for name in ("report.html", "results.csv"):
+        (mine / name).write_text("mine")
+    with pytest.raises(UsageError, match=r"paper/report\.html is there and belongs to no report; name another folder"):
+        run_verb("report", [str(folder), "--out", str(mine)])
+    assert {path.read_text() for path in mine.iterdir()} == {"mine"}
+
+
+def test_a_report_of_one_run_does_not_replace_that_of_its_study(folder):
+    run_verb("report", [str(folder)])
+    before = (folder / "report" / "results.csv").read_text()
+    with pytest.raises(UsageError, match=r"report is the report of the study in .*; name another folder with --out"):
+        run_verb("report", [str(folder / "plain0")])
+    run_verb("report", [str(folder / "plain0"), "--out", str(folder.parent / "one")])
+    assert (folder / "report" / "results.csv").read_text() == before
+    assert (folder.parent / "one" / "report.html").exists()
+
+
+def test_a_folder_that_is_named_twice_counts_once(folder, capsys):
+    link = folder.parent / "link"
+    link.symlink_to(folder)
+    run_verb("report", [str(folder), f"{folder}/", str(link)])
+    assert capsys.readouterr().out.count("report in") == 1
+
+
 def test_a_report_among_runs_is_no_obstacle_to_the_next_one(folder, tmp_path, write_result):
     write_run(write_result, tmp_path / "runs" / "a", 0.9, 0)
     for _ in range(2):

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from kdlab.cli import main
-from kdlab.errors import UsageError
+from kdlab.data import MNIST
+from kdlab.errors import IntegrityError, UsageError
 from kdlab.studies.configs import ConfigReader
 from kdlab.studies.file import read_study
 from kdlab.studies.plan import Plan, PlannedRun
@@ -88,8 +89,8 @@ def test_what_kdlab_measures_is_known(finished):
 @pytest.mark.parametrize(
     ("metric", "said"),
     [
-        ("student.test.acuracy", "did you mean accuracy"),
-        ("student.val.nll", "there are: accuracy"),
+        ("student.test.acuracy", "did you mean student.test.accuracy"),
+        ("student.val.nll", "did you mean student.val.accuracy"),
         ("student.test.first_accuracy", ""),
         ("profile.macs.macs", ""),
         ("student.test.ece", ""),
@@ -236,6 +237,11 @@ def test_a_failed_run_is_reported_and_the_others_are_done(tmp_path, capfd):
             "there is no config digits/indipendent; did you mean digits/independent or",
         ),
         ({"metric": ["x"]}, "has no key metric"),
+        ({"quick": {"seed": [0]}}, "quick has no key seed; there are: seeds"),
+        (
+            {"set": {"runs_dir": "/tmp/x"}},
+            "runs_dir is set by the study, which has a folder for each run; leave it out",
+        ),
     ],
 )
 def test_a_wrong_study_is_refused_before_anything_runs(tmp_path, capsys, changes, message):
@@ -246,6 +252,21 @@ def test_a_wrong_study_is_refused_before_anything_runs(tmp_path, capsys, changes
     assert message in said
     assert "\n" not in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_are_one_line_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(MNIST, "convert", lambda *_: (_ for _ in ()).throw(IntegrityError("MNIST is not there")))
+    path = write(tmp_path, variants={"plain": {"base": "mnist/independent"}}, teachers={}, comparisons=[])
+    arguments = ["study", path, "--runs_dir", str(tmp_path / "runs"), "--data_dir", str(tmp_path / "none")]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert main(arguments) == 4
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "kdlab: error: MNIST is not there"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_is_no_config_of_a_run(capsys):
+    assert main(["fit", "--config", "studies/digits_alpha"]) == 2
+    assert "is a study; run it with: python -m kdlab study studies/digits_alpha" in capsys.readouterr().err
 
 
 ROOT = Path(__file__).parents[2]
