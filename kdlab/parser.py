@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from kdlab.blame import users_mistake
 from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
 
@@ -58,7 +59,8 @@ class KDLabParser(LightningArgumentParser):
             raise UsageError(f"there is no option {option}{did_you_mean(option, self._like(option))}")
         if match := re.match(r"argument (?:-c/)?(--\S+): expected one argument$", message):
             raise UsageError(f"{match[1]} has no value; give one (one that begins with - after an =, as in --KEY=-1)")
-        raise UsageError(brief(message)) from ex
+        own = None if ex is None else users_mistake(ex)
+        raise UsageError(f"{own}; mend it there" if own else brief(message)) from ex
 
     def _like(self, option: str) -> list[str]:
         """The options that may have been meant: those of this parser and its verbs, or the same of another slot."""

@@ -208,6 +208,7 @@ class ImageData(LightningDataModule):
             )
         if stage == "fit" and self.trainer is not None:  # before the run writes anything
             self._check_batch_size()
+            self.setup("test")  # what is wrong with it should not come out after the training
         if stage in ("test", "predict", None) and "test" not in self._splits:
             images, labels, _ = self._read("test")
             self._splits["test"] = Split.whole(images, labels)
