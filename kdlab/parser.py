@@ -143,12 +143,14 @@ def brief(message: str) -> str:
         if not _NOISE.match(text):
             reasons.append(_plain(text, class_path))
     value = _innermost(given[0], keys) if given else ""
-    reasons = _main(reasons) or [_no_such_class(value) if value else message.strip().partition("\n")[0]]
+    reasons = _main([reason for reason in reasons if reason])
+    if not reasons:
+        reasons = [_no_such_class(value) if value else message.strip().partition("\n")[0]]
     key = ".".join(keys)
     line = f"{key}: " if key and key != "config" else ""
     line += "; ".join(dict.fromkeys(reasons))
     shown = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", line)
-    if value and not shown and not given[0].startswith(("Namespace", "NestedArg", "{")):
+    if value and not shown and not given[0].startswith(("Namespace", "[Namespace", "NestedArg", "{")):
         line += f"; given {_short(value)}"
     return line
 
@@ -176,7 +178,7 @@ def _innermost(given: str, keys: list[str]) -> str:
         value = arguments.get(key, value) if isinstance(arguments, dict) else value
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
         return str(value["class_path"])
-    return value if isinstance(value, str) else given
+    return value if isinstance(value, str) and value else given
 
 
 def _no_such_class(name: str) -> str:
@@ -220,7 +222,8 @@ def _plain(text: str, class_path: str) -> str:
     if match := _UNKNOWN_OPTION.match(text):
         return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{did_you_mean(match[1], _parameters(class_path))}"
     if match := re.match(r"^Subcommand '\w+' does not accept option '([^']+)'", text):
-        return f"a config has no key {match[1]}{did_you_mean(match[1].partition('.')[0], list(SECTIONS))}"
+        key = match[1].partition(".")[0]
+        return f"a config has no key {key}{did_you_mean(key, list(SECTIONS))}"
     if match := re.match(r"^module '([^']+)' has no attribute '([^']+)'", text):
         public = getattr(importlib.import_module(match[1]), "__all__", ())
         return f"{match[1]} has no {match[2]}{did_you_mean(match[2], list(public))}"
