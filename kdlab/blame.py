@@ -10,30 +10,41 @@ PACKAGE = str(Path(__file__).parent)
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def users_line(error: BaseException) -> str | None:
-    """File and line of the user's own code that an error comes from; None where kdlab's code was the last to call.
+def users_mistake(error: BaseException) -> str | None:
+    """What the user's own code has raised, with file and line; None where kdlab's code was the last to call.
 
     Libraries are passed over: they do as they are told. So does the caller of a class of the user's that calls back
     into kdlab with a mistake of kdlab's.
     """
-    line = None
-    for frame, number in _frames(error):
-        file = frame.f_code.co_filename
-        if file.startswith(PACKAGE):
-            line = None
-        elif not file.startswith((*INSTALLED, "<")):
-            line = f"{file}, line {number}, in {frame.f_code.co_name}"
-    return line
+    for part in _chain(error):
+        line = None
+        for frame, number in _frames(part):
+            file = frame.f_code.co_filename
+            if file.startswith(PACKAGE):
+                line = None
+            elif not file.startswith((*INSTALLED, "<")):
+                line = f"{file}, line {number}, in {frame.f_code.co_name}"
+        if line is not None:
+            return f"{type(part).__name__}: {' '.join(str(part).split())} ({line})"
+    return None
 
 
 def constructed(error: BaseException, classes: set[type]) -> type | None:
     """The innermost of `classes` whose constructor an error comes from."""
     found = None
-    for frame, _ in _frames(error):
-        own = type(frame.f_locals.get("self"))
-        if frame.f_code.co_name == "__init__" and own in classes:
-            found = own
+    for part in _chain(error):
+        for frame, _ in _frames(part):
+            own = type(frame.f_locals.get("self"))
+            if frame.f_code.co_name == "__init__" and own in classes:
+                found = own
     return found
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it was raised from: jsonargparse wraps what a constructor raises."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:

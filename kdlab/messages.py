@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 
-from kdlab.blame import users_line
+from kdlab.blame import users_mistake
 from kdlab.errors import IntegrityError, KDLabError, UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, the largest file
@@ -44,10 +44,9 @@ def explained(error: Exception) -> tuple[int, str]:
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         first = str(error).strip().partition("\n")[0] or "MemoryError"
         return UsageError.exit_code, f"too little memory ({first}); lower data.batch_size, or take a smaller network"
-    own = users_line(error)
+    own = users_mistake(error)
     if own is not None:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return UsageError.exit_code, f"{said} ({own}); mend it there (KDLAB_DEBUG=1 shows how it was called)"
+        return UsageError.exit_code, f"{own}; mend it there (KDLAB_DEBUG=1 shows how it was called)"
     return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from kdlab.blame import users_mistake
 from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
 
@@ -58,7 +59,8 @@ class KDLabParser(LightningArgumentParser):
             raise UsageError(f"there is no option {option}{did_you_mean(option, self._like(option))}")
         if match := re.match(r"argument (?:-c/)?(--\S+): expected one argument$", message):
             raise UsageError(f"{match[1]} has no value; give one (one that begins with - after an =, as in --KEY=-1)")
-        raise UsageError(brief(message)) from ex
+        own = None if ex is None else users_mistake(ex)
+        raise UsageError(f"{own}; mend it there" if own else brief(message)) from ex
 
     def _like(self, option: str) -> list[str]:
         """The options that may have been meant: those of this parser and its verbs, or the same of another slot."""
@@ -141,12 +143,14 @@ def brief(message: str) -> str:
         if not _NOISE.match(text):
             reasons.append(_plain(text, class_path))
     value = _innermost(given[0], keys) if given else ""
-    reasons = _main(reasons) or [_no_such_class(value) if value else message.strip().partition("\n")[0]]
+    reasons = _main([reason for reason in reasons if reason])
+    if not reasons:
+        reasons = [_no_such_class(value) if value else message.strip().partition("\n")[0]]
     key = ".".join(keys)
     line = f"{key}: " if key and key != "config" else ""
     line += "; ".join(dict.fromkeys(reasons))
     shown = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", line)
-    if value and not shown and not given[0].startswith(("Namespace", "NestedArg", "{")):
+    if value and not shown and not given[0].startswith(("Namespace", "[Namespace", "NestedArg", "{")):
         line += f"; given {_short(value)}"
     return line
 
@@ -174,7 +178,7 @@ def _innermost(given: str, keys: list[str]) -> str:
         value = arguments.get(key, value) if isinstance(arguments, dict) else value
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
         return str(value["class_path"])
-    return value if isinstance(value, str) else given
+    return value if isinstance(value, str) and value else given
 
 
 def _no_such_class(name: str) -> str:
@@ -218,7 +222,8 @@ def _plain(text: str, class_path: str) -> str:
     if match := _UNKNOWN_OPTION.match(text):
         return f"{class_path.rsplit('.', 1)[-1]} has no {match[1]}{did_you_mean(match[1], _parameters(class_path))}"
     if match := re.match(r"^Subcommand '\w+' does not accept option '([^']+)'", text):
-        return f"a config has no key {match[1]}{did_you_mean(match[1].partition('.')[0], list(SECTIONS))}"
+        key = match[1].partition(".")[0]
+        return f"a config has no key {key}{did_you_mean(key, list(SECTIONS))}"
     if match := re.match(r"^module '([^']+)' has no attribute '([^']+)'", text):
         public = getattr(importlib.import_module(match[1]), "__all__", ())
         return f"{match[1]} has no {match[2]}{did_you_mean(match[2], list(public))}"

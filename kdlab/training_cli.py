@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from kdlab.blame import constructed, users_line
+from kdlab.blame import constructed, users_mistake
 from kdlab.config_checks import check_config, check_seed, classes_in
 
 # imported so that configs may use the short names of these classes
@@ -104,7 +104,7 @@ class KDLabCLI(LightningCLI):
         except RecursionError as error:
             raise UsageError("the arguments are nested too deeply; give plain values, or a config file") from error
         except Exception as error:  # jsonargparse meets values that it did not expect in as many ways
-            if users_line(error) is not None:
+            if users_mistake(error) is not None:
                 raise
             raise UsageError(f"the config cannot be read: {brief(str(error) or type(error).__name__)}") from error
         for key, value in list(self.config.items()):
@@ -148,7 +148,7 @@ class KDLabCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, ImportError, ArithmeticError, AssertionError, RuntimeError) as error:
-            if our_error(error) is not None or users_line(error) is not None:
+            if our_error(error) is not None or users_mistake(error) is not None:
                 raise
             refused = constructed(error, set(classes_in(self._config)))
             where = f"{refused.__name__} cannot be built with these arguments: " if refused else ""

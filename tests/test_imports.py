@@ -33,7 +33,7 @@ ALLOWED = {
     "methods": {*FOUNDATION, "blame", "weights", "metrics", "losses", "models", "teachers"},
     "profiling": {"types", "errors", "atomic", "models"},
     "analysis": {"types", "errors"},
-    "parser": {"errors", "close_names"},
+    "parser": {"blame", "errors", "close_names"},
     "run": {
         *FOUNDATION,
         "weights",

@@ -7,6 +7,8 @@ import pytest
 from kdlab.errors import UsageError
 from kdlab.yaml_check import check_yaml
 
+# 10^8 values in nine lines
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -20,6 +22,24 @@ CONFIGS = Path(__file__).parents[1] / "configs"
         ("just words\n", "holds no keys"),
         ("", "holds no keys"),
         ("a: \x00\n", "no valid YAML"),
+        ("? [a, b]\n: 1\n", "line 1: a key is a list or a mapping, but keys are words"),
+        ("a: &a [*a]\n", "line 1: nested more than 50 levels deep; is an anchor (&) inside itself?"),
+        ("a:\n  " + "[" * 60 + "]" * 60 + "\n", "line 2: nested more than 50 levels deep"),
+        ("a: " + "[" * 3000 + "]" * 3000 + "\n", "is nested more than 50 levels deep"),
+        (BOMB, "more than 50,000 values once all anchors (&) are followed; repeat less"),
+        (
+            "a: !!python/name:os.system\n",
+            "line 1: the tag !!python/name:os.system is not read, because it could run code",
+        ),
+        ("a: 1\nb: !mine c\n", "line 2: the tag !mine is not read"),
+        ("<<: 3\n", "has a value that is none (expected a mapping or list of mappings for merging"),
+        ("a: 2026-02-31\n", "has a value that is none (day is out of range for month); put text into quotes"),
+        ("model: {class_path: }\n", "line 1: class_path is no name; give that of a class, as kdlab.models.ResNet20"),
+        (
+            "model:\n  class_path: A\n  init_args: [1]\n",
+            "line 3: init_args holds no keys; give the arguments of the class",
+        ),
+        ("model: mine.yaml\n", "mine.yaml includes itself; name another file there"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_line(text: str, expected: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kdlab.data.augment import Augmentation
 from kdlab.data.counters import Stream, counter_bits
+from kdlab.data.files import SplitFile
 from kdlab.data.loader import SEEDS, BatchLoader
 from kdlab.data.mixing import Mixing
 from kdlab.data.normalise import Normalize
@@ -196,7 +197,7 @@ class ImageData(LightningDataModule):
             UsageError: the data cannot be divided as the arguments say.
         """
         if stage in ("fit", "validate", None) and "train" not in self._splits:
-            images, labels, self._fingerprint = self.read("train")
+            images, labels, self._fingerprint = self._read("train")
             self._splits["train"], self._splits["val"] = divide(
                 Split.whole(images, labels),
                 val_fraction=self.val_fraction,
@@ -208,13 +209,24 @@ class ImageData(LightningDataModule):
             )
         if stage == "fit" and self.trainer is not None:  # before the run writes anything
             self._check_batch_size()
+            self.setup("test")  # what is wrong with it should not come out after the training
         if stage in ("test", "predict", None) and "test" not in self._splits:
-            images, labels, _ = self.read("test")
+            images, labels, _ = self._read("test")
             self._splits["test"] = Split.whole(images, labels)
+
+    def _read(self, part: Part) -> tuple[Tensor, Tensor, str]:
+        """What `read` returns, which in a data set of one's own may be anything."""
+        images, labels, digest = self.read(part)
+        count = self.num_train_images if part == "train" else self.num_test_images
+        fix = "mend read, or the class's num_images, in_channels, image_size or num_classes"
+        SplitFile(count, self.image_shape, self.num_classes).check(images, labels, f"{type(self).__name__}.{part}", fix)
+        return images, labels, digest
 
     def _check_batch_size(self) -> None:
         world_size = 1 if self.trainer is None else self.trainer.world_size
         images = len(self._splits["train"])
+        if not images:
+            raise UsageError(f"data.val_fraction {self.val_fraction:g} leaves no image to train on; lower it")
         if self.batch_size * world_size > images:
             raise UsageError(
                 f"data.batch_size is {self.batch_size} on {world_size} process(es) but there are only "

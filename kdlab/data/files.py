@@ -40,7 +40,7 @@ class SplitFile:
     num_classes: int
     sha256: str | None = None
 
-    def check(self, images: Tensor, labels: Tensor, source: Path, fix: str) -> None:
+    def check(self, images: Tensor, labels: Tensor, source: Path | str, fix: str) -> None:
         """Compare shapes, types and labels with what they must be.
 
         Raises:

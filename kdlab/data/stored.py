@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,8 +57,7 @@ class StoredImageData(ImageData):
             return
         folder = self.path("train").parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".lock"):
+            with _no_empty_folders(Path(self.data_dir)), _locked(folder):
                 for part in _PARTS:
                     if not self.path(part).exists():  # another process may have made it while we waited
                         tensors = self.convert(part)
@@ -92,3 +91,31 @@ class StoredImageData(ImageData):
             ) from None
         finally:
             socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be the one process that works in a folder; if that fails, take away the lock that stood alone in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    with FileLock(lock):
+        try:
+            yield
+        except BaseException:
+            if [path.name for path in folder.iterdir()] == [lock.name]:
+                lock.unlink()
+            raise
+
+
+@contextmanager
+def _no_empty_folders(data_dir: Path) -> Iterator[None]:
+    """Take away, if the block fails, the folders that it made and left empty: torchvision makes them first of all."""
+    before = {data_dir, *data_dir.glob("*/"), *data_dir.glob("*/*/")} if data_dir.exists() else set()
+    try:
+        yield
+    except BaseException:
+        for folder in (*data_dir.glob("*/*/"), *data_dir.glob("*/"), data_dir):
+            if folder not in before:
+                with suppress(OSError):  # it is not empty, or somebody else has taken it away
+                    folder.rmdir()
+        raise

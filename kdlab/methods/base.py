@@ -213,14 +213,20 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         try:
             scheduler = self.lr_scheduler_factory(optimizer)
         except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UsageError(f"model.lr_scheduler: {reason}; see the schedule's documentation for its range") from error
+            raise _wrong_schedule(error) from error
         if isinstance(scheduler, ReduceLROnPlateau):
             raise UsageError(
                 "model.lr_scheduler is ReduceLROnPlateau, which needs a metric to watch, but schedules here know the "
                 "epoch alone; choose another one, for example torch.optim.lr_scheduler.CosineAnnealingLR"
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ANN401 (Lightning's own)
+        """Take a step of the schedule."""
+        try:
+            super().lr_scheduler_step(scheduler, metric)
+        except (ValueError, ArithmeticError) as error:
+            raise _wrong_schedule(error) from error
 
     # -- before training, and at each checkpoint --------------------------------------------------------------
 
@@ -306,3 +312,8 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             part.images_answered, part.images_computed = checkpoint.get("asked", {}).get(name, (0, 0))
         if "train_means" in checkpoint:
             self.train_means.load_state_dict(checkpoint["train_means"], is_first_process=self.global_rank == 0)
+
+
+def _wrong_schedule(error: Exception) -> UsageError:
+    reason = f"{type(error).__name__}: {error}"
+    return UsageError(f"model.lr_scheduler: {reason}; see the schedule's documentation for the range of its arguments")

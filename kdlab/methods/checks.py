@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from kdlab.blame import users_line
+from kdlab.blame import users_mistake
 from kdlab.errors import KDLabError, NumericalError, UsageError
 from kdlab.teachers import Teacher
 from kdlab.types import Batch
@@ -63,8 +63,7 @@ def try_network(network: nn.Module, slot: str, image_shape: tuple[int, int, int]
     except Exception as error:  # any network may be named in a config, and it can do anything
         shape = "x".join(map(str, image_shape))
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        own = users_line(error)
-        reason = f"{type(error).__name__}: {reason} ({own})" if own else reason
+        reason = users_mistake(error) or reason
         raise UsageError(
             f"{name} cannot read {shape} images (channels x height x width): {reason}; "
             f"choose a network made for this size in {slot}, or set its in_channels: {image_shape[0]}"

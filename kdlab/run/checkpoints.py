@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from kdlab.atomic import atomic_write, write_text
 from kdlab.errors import IntegrityError
 from kdlab.run.folder import RunFolder
-from kdlab.weights import save_weights
+from kdlab.weights import REFUSED, save_weights
 
 DIGESTS = "digests.txt"  # SHA-256 of every checkpoint in the folder, and of the one that is about to come
 
@@ -94,11 +94,11 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:  # noqa: ANN401
         raise IntegrityError(f"checkpoint {path} is damaged: its SHA-256 is not the one that was written")
     try:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise IntegrityError(
-            f"checkpoint {path} holds more than tensors and plain values; it was not opened"
-        ) from error
     except Exception as error:  # a damaged file raises anything
+        if isinstance(error, pickle.UnpicklingError) and any(sign in str(error) for sign in REFUSED):
+            raise IntegrityError(
+                f"checkpoint {path} holds more than tensors and plain values; it was not opened"
+            ) from error
         raise IntegrityError(f"checkpoint {path} is damaged or no checkpoint ({type(error).__name__})") from error
     return checkpoint
 

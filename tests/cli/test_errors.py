@@ -46,6 +46,47 @@ MISTAKES = {
     "checkpoint that is not there": (["--ckpt_path", "/nowhere.ckpt"], "ckpt_path is /nowhere.ckpt, but there is no such"),
     "folder that cannot be made": (["--runs_dir", "/proc/nowhere"], "cannot be written"),
     "name of another place": (["--name", "a/../../b"], "name is a/../../b, which leads out of runs_dir; set --runs_dir"),
+    "null for a number": (["--data.batch_size", "null"], "data.batch_size is null, but Digits needs a value; give one, or leave"),
+    "null for a class": (["--model.optimizer", "null"], "model.optimizer is null, but LogitMatching needs a value"),
+    "no number of epochs for a schedule": (["--trainer.max_epochs", "null"], "T_max is null, but CosineAnnealingLR needs"),
+    "infinite learning rate": (["--model.optimizer.lr", "1e400"], "model.optimizer.lr is inf, but expected is a finite number"),
+    "mean that is no number": (["--data.mean", "[.nan]"], "data.mean[0] is nan, but expected is a finite number"),
+    "value with a dash": (["--model.optimizer.lr", "-inf"], "has no value; give one (one that begins with - after an =, as in"),
+    "empty value": (["--data.batch_size", ""], "data.batch_size: expected int; given ''"),
+    "list for a number": (["--model.optimizer.lr", "[1]"], "model.optimizer.lr: expected float; given [1]"),
+    "endless nesting": (["--data.batch_size", "[" * 3000], "data.batch_size: expected int; given [[["),
+    "temperature whose square overflows": (["--model.temperature", "1e308"], "temperature is 1e+308, with which float32 overflows"),
+    "double precision by its short name": (["--trainer.precision", "64"], "trainer.precision is 64, but images come in float32"),
+    "no batch to accumulate": (["--trainer.accumulate_grad_batches", "0"], "accumulate_grad_batches is 0; give 1 or more"),
+    "validation every -1 epochs": (["--trainer.check_val_every_n_epoch", "-1"], "check_val_every_n_epoch is -1; give 1 or more"),
+    "negative clipping": (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val is -1; give 0 or more"),
+    "no batch to train on": (["--trainer.limit_train_batches", "0"], "limit_train_batches is 0, which leaves nothing to do"),
+    "no step": (["--trainer.max_steps", "0"], "trainer.max_steps is 0, which leaves nothing to do"),
+    "nothing left to train on": (["--data.val_fraction", "0.99999"], "data.val_fraction 0.99999 leaves no image to train on"),
+    "loss as a student": (["--model.student", "kdlab.losses.SoftTargets"], "SoftTargets cannot read 1x8x8 images"),
+    "data as a loss": (["--model.logit_loss", "Digits"], "model.logit_loss: Digits is a class of another kind than is needed"),
+    "mixing as an augmentation": (["--data.augmentation", "Mixup"], "data.augmentation: Mixup is a class of another kind"),
+    "optimizer as a student": (["--model.student", "torch.optim.SGD"], "model.student: torch.optim.SGD is no Module"),
+    "network as an optimizer": (["--model.optimizer", "torch.nn.Linear"], "model.optimizer: torch.nn.Linear is no Optimizer"),
+    "file that is not there as a student": (["--model.student", "nosuch.yaml"], "model.student: there is no file nosuch.yaml; its path"),
+    "text file as a student": (["--model.student", "/etc/passwd"], "/etc/passwd names no class; give a class, or a YAML file"),
+    "no import path": (["--model.student", "a..b"], "model.student: a..b is no class; name it as module.Class"),
+    "network of negative width": (
+        ["--model.student", "{class_path: kdlab.models.DigitsConv, init_args: {widths: [-1, 2, 3]}}"],
+        "DigitsConv cannot be built with these arguments: Trying to create tensor with negative dimension -1",
+    ),
+    "network larger than memory": (
+        ["--model.student", "{class_path: kdlab.models.DigitsConv, init_args: {widths: [99999999999, 2, 3]}}"],
+        "DigitsConv cannot be built with these arguments: ",
+    ),
+    "schedule that watches a metric": (
+        ["--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"],
+        "model.lr_scheduler is ReduceLROnPlateau, which needs a metric to watch",
+    ),
+    "callback without its arguments": (["--trainer.callbacks", "[EarlyStopping]"], "trainer.callbacks: monitor missing"),
+    "folder as a name": (["--name", "."], "name is '.', which is no name of a folder"),
+    "name longer than file systems take": (["--name", "x" * 300], "which is no name of a folder"),
+    "name of two lines": (["--name", "a\nb"], "name is 'a\\nb', which is no name of a folder"),
     "overlay that is not there": (["--config", "run/smok"], "there is no config run/smok; did you mean run/smoke"),
 }  # fmt: skip
 
@@ -78,6 +119,18 @@ CONFIG_MISTAKES = {
     "unknown key": ({"model": {"init_args": {"temprature": 3}}}, "LogitMatching has no temprature; did you mean temperature?"),
     "unknown part": ({"modle": {"alpha": 1}}, "modle"),
     "wrong type": ({"data": {"init_args": {"batch_size": [1]}}}, "data.batch_size: expected int; given [1]"),
+    "null for a section": ({"trainer": None}, "trainer holds no keys; give it some, or leave it out"),
+    "number for a section": ({"model": 3}, "model: expected a Method: class_path and init_args; given 3"),
+    "no class": ({"model": ""}, "model: there is no class ''"),
+    "no arguments": ({"model": {"init_args": None}}, "overlay.yaml, line 2: init_args holds no keys; give the arguments"),
+    "number for a class": ({"model": {"class_path": 3}}, "overlay.yaml, line 2: class_path is no name; give that of a class"),
+    "class of another kind": ({"model": {"class_path": "SoftTargets"}}, "model: SoftTargets is a class of another kind"),
+    "module for a class": ({"model": {"init_args": {"student": "os"}}}, "model.student: there is no class os; name it as"),
+    "null for the folder of all runs": ({"experiment": "x", "runs_dir": None}, "runs_dir is None, which is no folder"),
+    "config in a config": ({"config": 3}, "overlay.yaml has the key config, which means nothing in a file"),
+    "number for a key": ({1: 2}, "a key of the config is 1, but keys are words"),
+    "unknown section": ({"modell": {"alpha": 1}}, "a config has no key modell; did you mean model?"),
+    "file that includes itself": ({"model": {"init_args": {"student": "overlay.yaml"}}}, "overlay.yaml includes itself"),
     "list": ([3], "holds no keys; a config has the sections model, data and trainer"),
 }  # fmt: skip
 
@@ -90,8 +143,8 @@ def test_a_mistake_in_a_config_file_ends_in_one_line(
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(content))
     runs = tmp_path / "runs"
-    arguments = ["fit", "--config", "digits/logit_matching", "--config", str(overlay), "--runs_dir", str(runs)]
-    assert main(arguments) == 2
+    place = [] if "runs_dir" in content else ["--runs_dir", str(runs)]
+    assert main(["fit", "--config", "digits/logit_matching", "--config", str(overlay), *place]) == 2
     assert expected in the_error(capsys)
     assert not runs.exists()
 
@@ -107,6 +160,21 @@ def test_a_key_given_twice_is_named_with_its_line(tmp_path: Path, capsys: pytest
     (tmp_path / "twice.yaml").write_text("trainer:\n  max_epochs: 1\n  max_epochs: 2\n")
     assert main(["fit", "--config", str(tmp_path / "twice.yaml")]) == 2
     assert "twice.yaml, line 3: max_epochs is given a second time" in the_error(capsys)
+
+
+def test_a_schedule_that_fails_at_its_first_step_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    schedule = "{class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 0}}"
+    arguments = [
+        "fit",
+        "--config",
+        "digits/independent",
+        "--trainer.fast_dev_run",
+        "1",
+        "--model.lr_scheduler",
+        schedule,
+    ]
+    assert main(arguments) == 2
+    assert "model.lr_scheduler: ZeroDivisionError: integer modulo by zero; see the schedule's" in the_error(capsys)
 
 
 def test_an_unknown_verb_is_answered_with_a_close_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,31 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return ["fit", *(word for part in draw(st.permutations(parts)) for word in part), *REHEARSAL]
 
 
+NUMERIC = tuple(
+    key for key in KEYS if key.rpartition(".")[2] in (
+        "temperature", "alpha", "label_weight", "lr", "momentum", "num_classes", "seed", "batch_size", "eval_batch_size",
+        "val_fraction", "train_per_class", "label_noise", "split_seed", "max_epochs", "max_steps", "log_every_n_steps",
+        "limit_train_batches", "limit_val_batches", "accumulate_grad_batches", "gradient_clip_val",
+        "check_val_every_n_epoch", "seed_everything",
+    )
+)  # fmt: skip
+numbers = st.one_of(
+    st.sampled_from((0, 1, -1, 2, 10**6, 10**20, 2**31, 2**32, 2**63, 0.5, 1.5, -0.5, 1e-30, 1e30, 1e308, None)),
+    st.integers(-5, 300),
+    st.floats(-1, 2),
+    st.sampled_from((float("nan"), float("inf"))),
+)
+
+
+@st.composite
+def number_lines(draw: st.DrawFn) -> list[str]:
+    """``fit`` with a number where a number belongs: what the parser cannot refuse."""
+    arguments = ["fit", *draw(st.sampled_from(BASES)), *REHEARSAL]
+    for key in draw(st.lists(st.sampled_from(NUMERIC), min_size=1, max_size=2)):
+        arguments.append(f"--{key}={yaml.safe_dump(draw(numbers)).split()[0]}")
+    return arguments
+
+
 def nested(key: str, value: object) -> object:
     """The mapping in which a key with dots leads to a value, as a config has it."""
     first, *parts = key.split(".")
@@ -247,6 +272,12 @@ def test_any_command_line_runs_or_is_refused_in_one_line(arguments: list[str]) -
     obey_the_law(arguments)
 
 
+@cases(40)
+@given(number_lines())
+def test_any_number_runs_or_is_refused_in_one_line(arguments: list[str]) -> None:
+    obey_the_law(arguments)
+
+
 @cases(70)
 @given(config_files())
 def test_any_config_file_runs_or_is_refused_in_one_line(content: bytes) -> None:
@@ -265,9 +296,11 @@ def test_any_call_of_another_verb_runs_or_is_refused_in_one_line(
 @cases(400)
 @given(st.data())
 def test_many_more_of_all_kinds_run_or_are_refused_in_one_line(data: st.DataObject) -> None:
-    kind = data.draw(st.integers(0, 2))
+    kind = data.draw(st.integers(0, 3))
     if kind == 0:
         obey_the_law(data.draw(command_lines()))
+    elif kind == 3:
+        obey_the_law(data.draw(number_lines()))
     elif kind == 1:
         overlay = {"o.yaml": data.draw(config_files())}
         obey_the_law(["fit", *BASES[1], "--config", "@IN/o.yaml", *REHEARSAL], overlay)
