@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from kdlab.config_checks import check_config, check_seed
+from kdlab.config_checks import check_config, check_seed, check_synchronized
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
@@ -28,6 +28,7 @@ from kdlab.run.peers import PeerWatch
 from kdlab.run.progress import EpochLines, progress_bar
 from kdlab.run.recipes import check_recipe, provide_teacher, recipes_in
 from kdlab.run.recorder import RunRecorder
+from kdlab.run.requeue import slurm_environment
 from kdlab.run.science import differences, science
 from kdlab.run.stopping import StopOnSignal
 from kdlab.run.summary import build_result, print_table, write_predictions, write_result
@@ -170,14 +171,19 @@ class KDLabCLI(LightningCLI):
                 logger.check_installed()
         loggers = [guard(logger) for logger in loggers]
         plugins = config.get("plugins") or []
-        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO(), *slurm_environment()]
         kwargs |= {
             "callbacks": [*callbacks, *bar],
             "logger": loggers,
             "plugins": plugins,
             "enable_progress_bar": bool(bar),
         }
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        check_synchronized(trainer.strategy.root_device, trainer.world_size, bool(config.get("sync_batchnorm")))
+        launched_by = getattr(trainer.strategy, "cluster_environment", None)
+        if launched_by is not None:
+            launched_by.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
+        return trainer
 
     # -- verbs --------------------------------------------------------------------------------------------
 
