@@ -41,7 +41,7 @@ MISTAKES = {
     "split networks": (["--trainer.strategy", "fsdp"], "trainer.strategy is fsdp, but kdlab trains under ddp (or auto) only"),
     "spawned processes": (["--trainer.strategy", "ddp_spawn"], "trainer.strategy is ddp_spawn, but kdlab trains under ddp"),
     "split networks, by class": (
-        ["--trainer.strategy", "lightning.pytorch.strategies.FSDPStrategy"], "trainer.strategy is FSDPStrategy, but kdlab"
+        ["--trainer.strategy", "lightning.pytorch.strategies.FSDPStrategy"], "FSDPStrategy, but kdlab trains under ddp"
     ),
     "batch norm over processes on a CPU": (
         ["--config", "run/ddp", "--config", "run/sync_bn"],

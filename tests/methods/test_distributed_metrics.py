@@ -32,7 +32,7 @@ def measure_all(folder, world_size):
     """What each process of a job does, or the only one: test the same network on splits of all sizes."""
     warnings.simplefilter("ignore")  # Lightning's advice
     torch.manual_seed(1)
-    method = LogitMatching(FrozenTeacher(DigitsConv((8, 8, 8))), student=DigitsConv((8, 8, 8)))
+    method = LogitMatching(FrozenTeacher(DigitsConv(widths=(8, 8, 8))), student=DigitsConv(widths=(8, 8, 8)))
     measured = {}
     for size in SIZES:
         trainer = pl.Trainer(
