@@ -15,7 +15,7 @@ from kdlab.config_checks import check_config, check_seed, check_synchronized
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
 from kdlab.errors import IntegrityError, UsageError
-from kdlab.messages import our_error
+from kdlab.messages import exit_code, our_error
 from kdlab.methods import Method
 from kdlab.parser import KDLabParser, brief, find_config
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
@@ -152,7 +152,7 @@ class KDLabCLI(LightningCLI):
         resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
         callbacks = [*callbacks, *(point for point in resume_points if point not in callbacks)]
         callbacks.append(StopOnSignal(resume_points[0]))
-        self.peers = PeerWatch(resume_points[0])
+        self.peers = PeerWatch(resume_points[0], exit_code)
         callbacks.insert(0, self.peers)  # first, so that whatever the others do when they start is watched
         if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
             callbacks += default_profilers(callbacks)

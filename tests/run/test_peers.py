@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from kdlab.errors import UsageError
+from kdlab.messages import exit_code
 from kdlab.run.checkpoints import ResumePoint
-from kdlab.run.peers import _NEWS, LOST, PeerWatch, _code, _connect, _read
+from kdlab.run.peers import _NEWS, LOST, PeerWatch, _connect, _read
 from kdlab.run.stopping import Stopped
 
 
 def test_a_process_alone_watches_nobody() -> None:
-    watch, threads = PeerWatch(ResumePoint()), threading.active_count()
+    watch, threads = PeerWatch(ResumePoint(), exit_code), threading.active_count()
     with watch:
         watch.setup(SimpleNamespace(world_size=1), None, "fit")  # type: ignore[arg-type]
         assert threading.active_count() == threads
@@ -22,7 +23,7 @@ def test_a_process_alone_watches_nobody() -> None:
 
 
 def test_who_does_not_know_the_token_is_turned_away() -> None:
-    watch, token = PeerWatch(ResumePoint()), bytes(range(16))
+    watch, token = PeerWatch(ResumePoint(), exit_code), bytes(range(16))
     watch._world_size = 3
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -54,4 +55,4 @@ def test_a_connection_that_ends_without_a_word_is_a_death() -> None:
     ],
 )
 def test_the_others_end_with_the_code_of_the_error(error: BaseException, code: int) -> None:
-    assert _code(error) == code
+    assert exit_code(error) == code
