@@ -24,7 +24,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         0 when all went well, 2 for a wrong option or config, 3 for a run folder in use, 4 for damaged or missing
         files, 5 when a loss stopped being a number or an exported network does not answer as the original, 6 when runs
-        of a study failed, 130 after Ctrl-C, 143 after SIGTERM, 1 for a bug of kdlab (with a traceback).
+        of a study failed, 7 when another process of the job was lost, 130 after Ctrl-C, 138 after SLURM's signal to
+        requeue, 143 after SIGTERM, 1 for a bug of kdlab (with a traceback).
     """
     arguments = list(sys.argv[1:] if args is None else args)
     keep_freed_memory()

@@ -19,6 +19,8 @@ from torch import nn
 from kdlab.errors import UsageError
 
 LONGEST = 200  # bytes of a folder's name: file systems take 255, and we append to it
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+STRATEGY_CLASSES = ("DDPStrategy", "SingleDeviceStrategy")
 MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
 
 # what Lightning takes without a look and divides by later, or reads as none
@@ -74,6 +76,7 @@ def check_config(config: Namespace) -> None:
             f"trainer.accelerator is {config.trainer.accelerator}, which is MPS here, but the metrics are float64 and "
             "MPS has none; set --trainer.accelerator cpu"
         )
+    _check_strategy(config.trainer.strategy)
     data = import_class(config.data.class_path)
     for slot in network_slots(config.model, "model"):
         _fit_to_data(slot, data)
@@ -118,6 +121,30 @@ def _takes_null(cls: type, name: str) -> bool:
         default = inspect.signature(constructor).parameters[name].default
         return default is None or hint in (None, Any) or type(None) in get_args(hint)
     return True
+
+
+def _check_strategy(strategy: str | Namespace) -> None:
+    """Refuse strategies under which no process holds the whole student, or the first one does not train itself."""
+    name = strategy if isinstance(strategy, str) else strategy.class_path.rpartition(".")[2]
+    if name not in (*STRATEGIES, *STRATEGY_CLASSES):
+        raise UsageError(
+            f"trainer.strategy is {name}, but kdlab trains under ddp (or auto) only: each process holds the whole "
+            "student and teacher, of which checkpoints, EMA and tests are made; FSDP and DeepSpeed split them, and "
+            "spawned processes do not give the student back. Set --trainer.strategy ddp"
+        )
+
+
+def check_synchronized(device: torch.device, world_size: int, sync_batchnorm: bool) -> None:
+    """Refuse batch norm over all processes where PyTorch has none.
+
+    Raises:
+        UsageError: on a CPU, with several processes.
+    """
+    if sync_batchnorm and world_size > 1 and device.type == "cpu":
+        raise UsageError(
+            "trainer.sync_batchnorm is true, but PyTorch's SyncBatchNorm works on GPUs only; set "
+            "--trainer.sync_batchnorm false (each process then normalises by its own images), or train on GPUs"
+        )
 
 
 def check_seed(seed: int) -> None:

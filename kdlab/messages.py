@@ -50,6 +50,13 @@ def explained(error: Exception) -> tuple[int, str]:
     return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
 
 
+def exit_code(error: BaseException) -> int:
+    """The code that the command line ends with because of an error, or of an exit from inside."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    return explained(error)[0] if isinstance(error, Exception) else 130
+
+
 def _is_misconfiguration(error: Exception) -> bool:
     """Whether Lightning refuses its settings. It has been imported then; it takes seconds, so not by us."""
     lightning = sys.modules.get("lightning.fabric.utilities.exceptions")

@@ -10,12 +10,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from kdlab.blame import constructed, users_mistake
-from kdlab.config_checks import check_config, check_seed, classes_in
+from kdlab.config_checks import check_config, check_seed, check_synchronized, classes_in
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
 from kdlab.errors import IntegrityError, KDLabError, UsageError
-from kdlab.messages import our_error
+from kdlab.messages import exit_code, our_error
 from kdlab.methods import Method
 from kdlab.parser import KDLabParser, brief, find_config
 from kdlab.run.bad_batch import BadBatch
@@ -29,6 +29,7 @@ from kdlab.run.peers import PeerWatch
 from kdlab.run.progress import EpochLines, progress_bar
 from kdlab.run.recipes import check_recipe, provide_teacher, recipes_in
 from kdlab.run.recorder import RunRecorder
+from kdlab.run.requeue import slurm_environment
 from kdlab.run.science import differences, science
 from kdlab.run.stopping import StopOnSignal
 from kdlab.run.summary import build_result, print_table, write_predictions, write_result
@@ -165,7 +166,7 @@ class KDLabCLI(LightningCLI):
         resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
         callbacks = [*callbacks, *(point for point in resume_points if point not in callbacks)]
         callbacks.append(StopOnSignal(resume_points[0]))
-        self.peers = PeerWatch(resume_points[0])
+        self.peers = PeerWatch(resume_points[0], exit_code)
         callbacks.insert(0, self.peers)  # first, so that whatever the others do when they start is watched
         if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
             callbacks += default_profilers(callbacks)
@@ -184,14 +185,19 @@ class KDLabCLI(LightningCLI):
                 logger.check_installed()
         loggers = [guard(logger) for logger in loggers]
         plugins = config.get("plugins") or []
-        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO(), *slurm_environment()]
         kwargs |= {
             "callbacks": [*callbacks, *bar],
             "logger": loggers,
             "plugins": plugins,
             "enable_progress_bar": bool(bar),
         }
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        check_synchronized(trainer.strategy.root_device, trainer.world_size, bool(config.get("sync_batchnorm")))
+        launched_by = getattr(trainer.strategy, "cluster_environment", None)
+        if launched_by is not None:
+            launched_by.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
+        return trainer
 
     # -- verbs --------------------------------------------------------------------------------------------
 

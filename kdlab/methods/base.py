@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
@@ -130,7 +129,7 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
                 )
         loss = torch.stack(list(terms.values())).sum()
         self._record(terms, loss, student, teacher, batch)
-        return loss if self.trainer.accumulate_grad_batches == 1 else loss * self._accumulated_share(batch_idx)  # type: ignore[attr-defined]
+        return loss if self.trainer.accumulate_grad_batches == 1 else loss * self._accumulated_share(batch_idx)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step; then a teacher that follows its student does so."""
@@ -165,11 +164,12 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         Images count equally, so the step is that of one large batch, also where the epoch's last batch is smaller, or
         its last step has fewer batches.
         """
-        trainer: Trainer = self.trainer  # type: ignore[assignment]
-        batches, loader = trainer.accumulate_grad_batches, trainer.train_dataloader
+        batches = self.trainer.accumulate_grad_batches
+        loader: Any = self.trainer.train_dataloader  # a BatchLoader
         first = batch_idx - batch_idx % batches
-        together = loader.images_in(first, min(first + batches, int(trainer.num_training_batches)))
-        return batches * loader.images_in(batch_idx, batch_idx + 1) / together
+        together: int = loader.images_in(first, min(first + batches, int(self.trainer.num_training_batches)))
+        own: int = loader.images_in(batch_idx, batch_idx + 1)
+        return batches * own / together
 
     def on_train_end(self) -> None:
         """Let the last batches go."""

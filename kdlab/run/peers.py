@@ -13,14 +13,13 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from kdlab.messages import explained
 from kdlab.run.checkpoints import ResumePoint
 from kdlab.run.stopping import Stopped
 
@@ -43,10 +42,12 @@ class PeerWatch(Callback):
 
     Args:
         resume_point: names where the run continues.
+        exit_code: what the command line makes of an error.
     """
 
-    def __init__(self, resume_point: ResumePoint) -> None:
+    def __init__(self, resume_point: ResumePoint, exit_code: Callable[[BaseException], int]) -> None:
         self.resume_point = resume_point
+        self.exit_code = exit_code
         self._rank, self._world_size = 0, 1
         self._peers: dict[socket.socket, int] = {}  # to all others in the first process, to that one in the others
         self._lost = threading.Event()
@@ -81,7 +82,7 @@ class PeerWatch(Callback):
         if isinstance(error, RuntimeError) and self._lost.wait(_NEWS_S):
             self._thread.join()
         self._ends.set()
-        self._tell(_WELL if error is None or isinstance(error, Stopped) else _code(error), self._rank)
+        self._tell(_WELL if error is None or isinstance(error, Stopped) else self.exit_code(error), self._rank)
 
     # -- the connections ----------------------------------------------------------------------------------
 
@@ -192,13 +193,6 @@ def _read(peer: socket.socket, rank: int) -> tuple[int, int]:
         news = b""
     code, about = _NEWS.unpack(news) if len(news) == _NEWS.size else (LOST, rank)
     return code, about
-
-
-def _code(error: BaseException) -> int:
-    """The exit code that the command line makes of an error."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    return explained(error)[0] if isinstance(error, Exception) else 130
 
 
 def _retire_observer() -> None:

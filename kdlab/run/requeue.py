@@ -5,6 +5,11 @@ import os
 import signal
 import subprocess
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from kdlab.errors import UsageError
+
 log = logging.getLogger(__name__)
 
 REQUEUE_SIGNAL = signal.SIGUSR1  # what `#SBATCH --signal=USR1@120` sends, 120 seconds before the end
@@ -13,6 +18,23 @@ REQUEUE_SIGNAL = signal.SIGUSR1  # what `#SBATCH --signal=USR1@120` sends, 120 s
 def under_slurm() -> bool:
     """Whether SLURM runs this process."""
     return "SLURM_JOB_ID" in os.environ
+
+
+def slurm_environment() -> list[SLURMEnvironment]:
+    """What tells Lightning its rank where `srun` starts the processes, for the plugins; none elsewhere.
+
+    Without Lightning's own requeue: it writes a checkpoint in the middle of whatever the signal interrupts, elsewhere
+    than in the run's folder.
+
+    Raises:
+        UsageError: if the job's tasks cannot be told apart.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    try:
+        return [SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:
+        raise UsageError(" ".join(str(error).split())) from error
 
 
 def requeue() -> None:

@@ -38,6 +38,15 @@ MISTAKES = {
     "negative learning rate": (["--model.optimizer.init_args.lr", "-1"], "model.optimizer: Invalid learning rate: -1.0"),
     "an accelerator that is not there": (["--trainer.accelerator", "tpu"], "torch_xla"),
     "unknown accelerator": (["--trainer.accelerator", "banana"], "invalid accelerator name: `accelerator='banana'`"),
+    "split networks": (["--trainer.strategy", "fsdp"], "trainer.strategy is fsdp, but kdlab trains under ddp (or auto) only"),
+    "spawned processes": (["--trainer.strategy", "ddp_spawn"], "trainer.strategy is ddp_spawn, but kdlab trains under ddp"),
+    "split networks, by class": (
+        ["--trainer.strategy", "lightning.pytorch.strategies.FSDPStrategy"], "FSDPStrategy, but kdlab trains under ddp"
+    ),
+    "batch norm over processes on a CPU": (
+        ["--config", "run/ddp", "--config", "run/sync_bn"],
+        "trainer.sync_batchnorm is true, but PyTorch's SyncBatchNorm works on GPUs only",
+    ),
     "negative devices": (["--trainer.devices", "-3"], "should be an int > 0"),
     "negative epochs": (["--trainer.max_epochs", "-5"], "trainer.max_epochs is -5, but a run has 1 to"),
     "huge seed": (["--seed_everything", "99999999999"], "must be an integer of 0 or more, below 2^32"),

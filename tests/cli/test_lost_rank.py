@@ -20,10 +20,10 @@ Deed = Callable[[Method], object]
 
 COMMON = [
     "fit", "--config", "digits/independent", "--config", "run/ddp", "--trainer.max_epochs", "2", "--name", "run",
-    "--data.batch_size", "16", "--data.train_per_class", "70", "--trainer.callbacks+=ResumePoint",
+    "--data.batch_size", "16", "--data.train_per_class", "32", "--trainer.callbacks+=ResumePoint",
     "--trainer.callbacks.every_n_steps", "4", "--profile", "false",
 ]  # fmt: skip
-STEPS_PER_EPOCH = 20  # at least: 640 images or more in batches of 2 x 16
+STEPS_PER_EPOCH = 10  # 320 images in batches of 2 x 16
 
 
 def kill(_: Method) -> None:
@@ -43,10 +43,10 @@ def fail(_: Method) -> None:
 
 
 def no_number(_: Method) -> None:
-    raise NumericalError("label_loss is nan at step 10")
+    raise NumericalError("label_loss is nan at step 5")
 
 
-def run_with(arguments: list[str], deeds: dict[int, Deed], hook: str = "on_train_batch_end", step: int = 10) -> int:
+def run_with(arguments: list[str], deeds: dict[int, Deed], hook: str = "on_train_batch_end", step: int = 5) -> int:
     """What each process does: train, and at a step what is asked of its rank."""
 
     def act(module: Method, *_: object) -> None:
@@ -78,8 +78,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, two_ranks: TwoRanks)
 @pytest.mark.parametrize(
     ("deeds", "codes"),
     [
-        ({1: kill}, [LOST, -signal.SIGKILL]),
-        ({0: kill}, [-signal.SIGKILL, LOST]),
+        pytest.param({1: kill}, [LOST, -signal.SIGKILL], marks=pytest.mark.slow),
+        pytest.param({0: kill}, [-signal.SIGKILL, LOST], marks=pytest.mark.slow),
         ({1: kill, 0: wait}, [LOST, -signal.SIGKILL]),  # no collective operation breaks off: only the watch knows
     ],
 )
@@ -104,9 +104,9 @@ def test_when_a_process_is_killed_the_other_ends_with_a_message_and_the_run_cont
 
 
 @pytest.mark.parametrize(
-    ("deed", "code", "message"), [(fail, 1, "RuntimeError: made up"), (no_number, 5, "label_loss is nan at step 10")]
+    ("deed", "code", "message"), [(fail, 1, "RuntimeError: made up"), (no_number, 5, "label_loss is nan at step 5")]
 )
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_when_a_process_fails_the_other_ends_with_its_code(
     rank: int,
     deed: Deed,
@@ -133,7 +133,14 @@ def test_a_failure_after_the_training_ends_all_too(
     assert capfd.readouterr().err.count("the disk is full") == 1
 
 
-@pytest.mark.parametrize("deeds", [{0: terminate}, {1: terminate}, {0: terminate, 1: terminate}])
+@pytest.mark.parametrize(
+    "deeds",
+    [
+        pytest.param({0: terminate}, marks=pytest.mark.slow),
+        {1: terminate},
+        pytest.param({0: terminate, 1: terminate}, marks=pytest.mark.slow),
+    ],
+)
 def test_sigterm_to_any_process_stops_all_behind_a_resume_point(
     deeds: dict[int, Deed], arguments: list[str], folder: RunFolder, uninterrupted: bytes, two_ranks: TwoRanks
 ) -> None:
@@ -147,7 +154,7 @@ def test_sigterm_to_any_process_stops_all_behind_a_resume_point(
 
 def test_sigterm_in_the_test_ends_all(arguments: list[str], two_ranks: TwoRanks) -> None:
     arguments += ["--trainer.max_epochs", "1"]
-    assert two_ranks(run_with, arguments, {1: terminate}, "on_test_epoch_start", 20) == [143, 143]
+    assert two_ranks(run_with, arguments, {1: terminate}, "on_test_epoch_start", STEPS_PER_EPOCH) == [143, 143]
 
 
 # -- what a stop costs --------------------------------------------------------------------------------------------
@@ -188,7 +195,7 @@ def count_collectives(arguments: list[str], out: Path) -> int:
 def test_in_sixteen_steps_the_processes_wait_twice_for_each_other(
     arguments: list[str], tmp_path: Path, two_ranks: TwoRanks
 ) -> None:
-    arguments += ["--trainer.max_epochs", "1", "--trainer.callbacks.every_n_steps", "0"]
+    arguments += ["--trainer.max_epochs", "1", "--trainer.callbacks.every_n_steps", "0", "--data.batch_size", "8"]
     assert two_ranks(count_collectives, arguments, tmp_path) == [0, 0]
     # beside the means of gradients, which DistributedDataParallel takes; Lightning alone waits in each of the steps
     assert [int((tmp_path / f"{rank}.txt").read_text()) for rank in range(2)] == [2, 2]

@@ -274,3 +274,12 @@ def test_each_stream_is_mixed_in_itself_as_it_would_be_alone():
         alone = first_batch(3 + stream * SEEDS, 1)
         assert both.image[16 * stream :][:16].equal(alone.image)
         assert both.label[16 * stream :][:16].equal(alone.label)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_images_of_some_batches_are_counted_over_all_processes(world_size):
+    loaders = [train_loader(101, 16 // world_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    sizes = torch.tensor([[len(batch.label) for batch in loader] for loader in loaders]).sum(dim=0)
+    assert len(sizes) == 7
+    for first, stop in ((0, 1), (0, 7), (4, 6), (4, 8), (6, 8)):  # there is no eighth batch
+        assert loaders[0].images_in(first, stop) == sizes[first:stop].sum()
