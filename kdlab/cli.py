@@ -3,6 +3,7 @@
 `main` takes the arguments and returns the exit code, so tests call it in-process.
 """
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that cannot be shown is no reason to fail
     try:
         if arguments and arguments[0] in VERBS:
             run_verb(arguments[0], arguments[1:])

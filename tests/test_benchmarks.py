@@ -264,3 +264,21 @@ def keys_of(value: Any) -> set[str]:
     if isinstance(value, dict):
         return set(value) | {key for each in value.values() for key in keys_of(each)}
     return {key for each in value for key in keys_of(each)} if isinstance(value, list) else set()
+
+
+# -- faults -----------------------------------------------------------------------------------------------------
+
+JUNIT = """<testsuites><testsuite>
+<testcase name="a"><properties><property name="fault: kill" value="14"/></properties></testcase>
+<testcase name="b"><properties><property name="fault: kill" value="3"/><property name="other" value="9"/></properties></testcase>
+<testcase name="c"><skipped message="no disk can be mounted here"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_what_tests_have_survived_is_added_up_by_fault_and_what_was_skipped_is_told(
+    as_a_script: None, tmp_path: Path
+) -> None:
+    faults = importlib.import_module("faults")
+    (tmp_path / "junit.xml").write_text(JUNIT)
+    assert faults.counts(tmp_path / "junit.xml") == {"kill": 17}
+    assert faults.skipped(tmp_path / "junit.xml") == {"c": "no disk can be mounted here"}

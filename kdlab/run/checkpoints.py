@@ -124,6 +124,8 @@ def _remember(digest: str, path: Path) -> None:
 
 def _link(source: Path, target: Path) -> None:
     """Give the file at `source` a second name, replacing what had that name."""
+    if target.exists() and target.samefile(source):  # as after a save that failed; a rename would leave `part` there
+        return
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     try:

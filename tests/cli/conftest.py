@@ -136,8 +136,17 @@ class Ended(NamedTuple):
         return lines[-1]
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A run in this process: what it imports on the way need not be imported in each fork of it."""
+    before, sys.argv = sys.argv, ["kdlab"]
+    arguments = ["fit", "--config", "digits/independent", "--runs_dir", str(tmp_path_factory.mktemp("warm"))]
+    assert main([*arguments, "--trainer.max_epochs", "1", "--data.train_per_class", "10", "--profile", "false"]) == 0
+    sys.argv = before
+
+
 @pytest.fixture
-def in_child(tmp_path: Path) -> Callable[..., Ended]:
+def in_child(tmp_path: Path, warm: None) -> Callable[..., Ended]:
     """`in_child(arguments, prepare)`: the command in a forked process, after `prepare()` there."""
 
     def run(arguments: list[str], prepare: Callable[[], None] = lambda: None) -> Ended:

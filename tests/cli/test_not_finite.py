@@ -31,7 +31,7 @@ class Poison(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
         return gradient * math.nan
 
 
@@ -43,7 +43,7 @@ def faulty(losses: Losses, place: str, step: int) -> Losses:
     ) -> dict[str, Tensor]:
         now = self.global_step == step
         if now and place == "gradient":
-            student = student._replace(logits=Poison.apply(student.logits))  # type: ignore[no-untyped-call]
+            student = student._replace(logits=Poison.apply(student.logits))
         terms = losses(self, student, teacher, batch)
         return terms | {"extra": terms["label"] * (math.nan if now and place == "loss" else 1.0)}
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]
     [("on_train_batch_end", 5), ("on_validation_start", 21), ("on_train_batch_end", 42)],  # 21 steps in an epoch
 )
 def test_a_stopped_run_ends_with_the_code_of_the_signal_and_resumes_exactly(
-    number: int, code: int, hook: str, step: int, tmp_path: Path, uninterrupted: tuple[str, bytes]
-) -> None:
+    number: int, code: int, hook: str, step: int, tmp_path: Path, uninterrupted: tuple[str, bytes],
+    tally: Callable[[str, int], None],
+) -> None:  # fmt: skip
     arguments = [*COMMON, "--runs_dir", str(tmp_path)]
     assert stopped(arguments, number, hook, step) == code
     folder = RunFolder(tmp_path / "digits" / "run")
@@ -63,6 +65,7 @@ def test_a_stopped_run_ends_with_the_code_of_the_signal_and_resumes_exactly(
     assert not folder.in_use
     assert main([*arguments, "--ckpt_path", "last"]) == 0
     assert outcome(folder) == uninterrupted
+    tally("SIGTERM or Ctrl-C: exit code of the signal, resumed bit-identical", 1)
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
@@ -73,7 +76,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             time.sleep(60)
 
     def target() -> None:
-        Method.on_train_batch_end = on_train_batch_end
+        setattr(Method, "on_train_batch_end", on_train_batch_end)  # noqa: B010
         main([*COMMON, "--runs_dir", str(tmp_path)])
 
     process = multiprocessing.get_context("fork").Process(target=target)

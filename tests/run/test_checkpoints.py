@@ -114,20 +114,22 @@ def expect_fallback(path):
     assert "\n" not in text
 
 
-def test_a_flipped_bit_anywhere_is_found_and_the_previous_checkpoint_is_taken(two):
+def test_a_flipped_bit_anywhere_is_found_and_the_previous_checkpoint_is_taken(two, tally):
     content, choose = two.read_bytes(), random.Random(0)
     for position in choose.sample(range(len(content)), 100):
         damaged = bytearray(content)
         damaged[position] ^= 1 << choose.randrange(8)
         two.write_bytes(damaged)
         expect_fallback(two)
+    tally("checkpoint with a flipped bit: found, the one before is taken", 100)
 
 
-def test_a_truncated_checkpoint_is_found_wherever_it_was_cut(two):
+def test_a_truncated_checkpoint_is_found_wherever_it_was_cut(two, tally):
     content = two.read_bytes()
     for length in [0, 1, len(content) - 1, *range(0, len(content), len(content) // 64)]:
         two.write_bytes(content[:length])
         expect_fallback(two)
+    tally("checkpoint cut off: found, the one before is taken", 64)
 
 
 def test_a_checkpoint_that_is_gone_is_replaced_by_the_previous_one(two):
@@ -276,7 +278,7 @@ def run_in_child(function, *arguments):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_death_at_any_file_system_call_of_a_save_loses_nothing(two, tmp_path):
+def test_death_at_any_file_system_call_of_a_save_loses_nothing(two, tmp_path, tally):
     codes = []
     while not codes or codes[-1] == 9:
         folder = tmp_path / str(len(codes))
@@ -292,6 +294,7 @@ def test_death_at_any_file_system_call_of_a_save_loses_nothing(two, tmp_path):
         assert same(IO.load_checkpoint(previous(folder / "last.ckpt")), loaded)
     assert codes[-1] == 0
     assert len(codes) > 10  # it did die at ten calls and more
+    tally("death at each file-system call of a save: both checkpoints whole", len(codes) - 1)
 
 
 def test_a_new_start_clears_away_what_killed_saves_left(tmp_path):
@@ -317,12 +320,26 @@ def die_at_the_rename(step, path):
 
 
 @pytest.mark.parametrize("steps", [[3] * 12, range(3, 15)], ids=["the_same_save", "other_saves"])
-def test_any_number_of_deaths_in_a_row_loses_nothing(two, steps):
+def test_any_number_of_deaths_in_a_row_loses_nothing(two, steps, tally):
     for step in steps:
         assert run_in_child(die_at_the_rename, step, two) == 9
     assert same(IO.load_checkpoint(two), checkpoint(2))
     before = IO.load_checkpoint(previous(two))
     assert same(before, checkpoint(before["global_step"]))
+    tally("deaths in a row before the rename: both checkpoints whole", len(steps))
+
+
+def test_a_save_after_one_that_failed_in_its_last_instant_leaves_nothing_behind(two, monkeypatch):
+    replace = Path.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda part, to: fail_with_full_disk() if to == two else replace(part, to))
+        with pytest.raises(IntegrityError):
+            IO.save_checkpoint(checkpoint(3), two)
+    assert two.samefile(previous(two))  # two names of one file, which a rename leaves both there
+    IO.save_checkpoint(checkpoint(3), two)
+    assert not parts(two.parent)
+    assert same(IO.load_checkpoint(two), checkpoint(3))
+    assert same(IO.load_checkpoint(previous(two)), checkpoint(2))
 
 
 def save_forever(path, first_step, saved):
@@ -333,7 +350,7 @@ def save_forever(path, first_step, saved):
         step += 1
 
 
-def test_kill_9_at_random_moments_never_loses_a_readable_checkpoint(two):
+def test_kill_9_at_random_moments_never_loses_a_readable_checkpoint(two, tally):
     fork, choose, last = multiprocessing.get_context("fork"), random.Random(0), 2
     for _ in range(20):
         told, saved = fork.Pipe(duplex=False)
@@ -350,6 +367,7 @@ def test_kill_9_at_random_moments_never_loses_a_readable_checkpoint(two):
         before = IO.load_checkpoint(previous(two))
         assert same(before, checkpoint(before["global_step"]))
         last = loaded["global_step"]
+    tally("SIGKILL at a random moment of saves: both checkpoints whole", 20)
 
 
 # -- who saves when -------------------------------------------------------------------------------------------
