@@ -14,6 +14,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+toc_object_entries = False  # each page would copy them: minutes
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_default_options = {"members": True, "show-inheritance": True}
