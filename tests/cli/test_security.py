@@ -8,6 +8,7 @@ import hashlib
 import os
 import pickle
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 from urllib.error import URLError
@@ -245,14 +246,13 @@ def test_keys_of_the_environment_are_in_no_file_of_a_run(tmp_path: Path, monkeyp
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")  # a remote with a token in its address
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", "remote.origin.url")
-    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://user:git_secret@example.org/x.git")
-    assert (
-        main(["fit", "--config", "digits/independent", "--config", "run/wandb", "--runs_dir", str(tmp_path), *TINY])
-        == 0
-    )
-    contents = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "remote", "add", "origin", "https://user:git_secret@example.org/x.git"], check=True)
+    assert main(["fit", "--config", "digits/independent", "--config", "run/wandb", "--runs_dir", "runs", *TINY]) == 0
+    files = [path for path in Path("runs").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    contents = b"".join(path.read_bytes() for path in files)
     for secret in (*secrets.values(), "git_secret"):
         assert secret.encode() not in contents
     assert os.environ["HF_TOKEN"] == "hf_secret"  # the variables were there all the time
