@@ -282,3 +282,12 @@ def test_what_tests_have_survived_is_added_up_by_fault_and_what_was_skipped_is_t
     (tmp_path / "junit.xml").write_text(JUNIT)
     assert faults.counts(tmp_path / "junit.xml") == {"kill": 17}
     assert faults.skipped(tmp_path / "junit.xml") == {"c": "no disk can be mounted here"}
+
+
+def test_the_page_on_reliability_has_the_figures_of_the_result() -> None:
+    page = (BENCHMARKS.parent / "docs" / "reliability.md").read_text()
+    result = json.loads((BENCHMARKS / "results" / "faults.json").read_text())
+    for name, times in result["faults"].items():
+        fault, outcome = name.split(": ", 1)
+        assert f"| {fault} | {times} | {outcome} | `python -m pytest" in page
+    assert result["skipped"] == {}
