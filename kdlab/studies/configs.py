@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdlab.data import ImageData
+from lightning.pytorch import LightningDataModule
+
 from kdlab.errors import UsageError
 from kdlab.messages import explained
 from kdlab.run.science import aside, science
@@ -36,7 +37,7 @@ class ConfigReader:
         self._options = list(options)
         self._cli: _Rehearsal | None = None
         self._read: dict[tuple[str, ...], Mapping[str, Any]] = {}  # each round of a search asks for those before, too
-        self._data: dict[tuple[type, str], ImageData] = {}  # by class and folder
+        self._data: dict[tuple[type, str], LightningDataModule] = {}  # by class and folder
 
     def __call__(self, arguments: Sequence[str]) -> Mapping[str, Any]:
         """Return what decides the weights of the run with these arguments of ``fit``, and under ``aside`` the rest.
@@ -81,6 +82,6 @@ class ConfigReader:
             if code == UsageError.exit_code:
                 raise UsageError(message) from error
             raise
-        data: ImageData = self._cli.datamodule
-        self._data.setdefault((type(data), data.data_dir), data)
+        data = self._cli.datamodule
+        self._data.setdefault((type(data), str(getattr(data, "data_dir", ""))), data)
         return {**science(self._cli.resolved), "aside": aside(self._cli.resolved)}
