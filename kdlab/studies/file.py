@@ -58,7 +58,7 @@ def read_study(path: Path, quick: bool = False) -> Study:
         if one.role == "student" and one.variant in searched:
             raise UsageError(f"published: variant {one.variant} has a search, so no cell is known to belong to the "
                              "number; give it a grid")  # fmt: skip
-    small = made_quick(study, content.get("quick"), path) if quick or "quick" in content else study
+    small = made_quick(study, content.get("quick"), path) if quick or content.get("quick") is not None else study
     return small if quick else study
 
 
