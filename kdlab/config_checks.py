@@ -21,6 +21,7 @@ from kdlab.errors import UsageError
 LONGEST = 200  # bytes of a folder's name: file systems take 255, and we append to it
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 STRATEGY_CLASSES = ("DDPStrategy", "SingleDeviceStrategy")
+LINKED = ("num_classes", "in_channels")  # of networks, filled in from the data when these are built
 MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
 
 # what Lightning takes without a look and divides by later, or reads as none
@@ -103,7 +104,7 @@ def check_values(node: object, key: str) -> None:
         return
     cls = import_class(node.class_path) if "class_path" in node else Trainer if key == "trainer" else None
     for name, value in vars(node.get("init_args", node)).items():
-        if value is None and isinstance(cls, type) and not _takes_null(cls, name):
+        if value is None and name not in LINKED and isinstance(cls, type) and not _takes_null(cls, name):
             raise UsageError(f"{key}.{name} is null, but {cls.__name__} needs a value; give one, or leave it out")
         check_values(value, f"{key}.{name}")
 
@@ -197,7 +198,7 @@ def _fit_to_data(slot: NetworkSlot, data: type) -> None:
     network = import_class(slot.config.class_path)
     parameters = inspect.signature(network).parameters
     arguments: Any = slot.config.init_args
-    for name in ("num_classes", "in_channels"):
+    for name in LINKED:
         given, wanted = arguments.get(name), getattr(data, name, None)
         if given is None or not isinstance(wanted, int) or name not in parameters:
             continue

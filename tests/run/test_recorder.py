@@ -8,24 +8,23 @@ import pytest
 from kdlab.run.recorder import RunLog
 
 
+def line(text):
+    return logging.LogRecord("kdlab", logging.INFO, __file__, 1, text, None, None)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_log_on_a_full_disk_is_said_once(caplog, capsys):
-    logger, log = logging.getLogger("a run"), RunLog("/dev/full", encoding="utf-8")
-    logger.addHandler(log)
-    logger.propagate = False
+def test_a_log_on_a_full_disk_is_said_once(caplog, capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("kdlab"), "handlers", [])  # those of commands that other tests ran
+    log = RunLog("/dev/full", encoding="utf-8")
     for number in range(3):
-        logger.warning("line %d", number)
+        log.handle(line(f"line {number}"))
     log.close()
-    logger.removeHandler(log)
     assert caplog.text.count("/dev/full cannot be written ([Errno 28] No space left on device); training goes on") == 1
-    assert capsys.readouterr().err == ""  # where Python prints the tracebacks of logging
+    assert "Traceback" not in capsys.readouterr().err  # where Python prints those of logging
 
 
 def test_names_of_any_bytes_can_be_logged(tmp_path):
-    logger, log = logging.getLogger("a run"), RunLog(tmp_path / "log.txt", encoding="utf-8", errors="backslashreplace")
-    logger.propagate = False  # pytest would keep the text, and its workers can send UTF-8 alone
-    logger.addHandler(log)
-    logger.warning("run folder \udcc3\udc9c")
+    log = RunLog(tmp_path / "log.txt", encoding="utf-8", errors="backslashreplace")
+    log.handle(line("run folder \udcc3\udc9c"))
     log.close()
-    logger.removeHandler(log)
     assert (tmp_path / "log.txt").read_text() == "run folder \\udcc3\\udc9c\n"

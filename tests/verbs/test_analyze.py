@@ -366,6 +366,8 @@ def test_missing_data_are_one_line(tmp_path, monkeypatch, the_error):
     with monkeypatch.context() as made_up:
         made_up.setattr("kdlab.data.MNIST.prepare_data", lambda self: None)
         made_up.setattr("kdlab.data.MNIST.read", images)
+        made_up.setattr("kdlab.data.MNIST.num_train_images", 20)
+        made_up.setattr("kdlab.data.MNIST.num_test_images", 10)
         options = ["--data.batch_size", "10", "--data.val_fraction", "0", "--profile", "false"]
         assert main([*arguments, *options]) == 0
     the_run = tmp_path / "mnist" / "independent-seed0"
