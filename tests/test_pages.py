@@ -49,6 +49,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the quickstart has ten commands
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_can_be_followed_command_by_command(page, checkout, monkeypatch):
     given = steps(page)

@@ -292,7 +292,7 @@ def test_any_call_of_another_verb_runs_or_is_refused_in_one_line(
     obey_the_law(*call)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @cases(600)
 @given(st.data())
 def test_many_more_of_all_kinds_run_or_are_refused_in_one_line(data: st.DataObject) -> None:

@@ -106,7 +106,7 @@ def ended(pid: int) -> bool:
         return True
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @all_launchers
 def test_a_job_is_trained_and_tested(launcher: str, tmp_path: Path) -> None:
     process = start(LAUNCHERS[launcher], "--runs_dir", str(tmp_path))
@@ -115,7 +115,7 @@ def test_a_job_is_trained_and_tested(launcher: str, tmp_path: Path) -> None:
     assert '"world_size": 2' in (tmp_path / "digits" / "run" / "result.json").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @all_launchers
 @pytest.mark.parametrize("victim", ["first", "last"])
 def test_when_a_process_is_killed_the_job_ends_and_leaves_no_orphan(launcher: str, victim: str, tmp_path: Path) -> None:

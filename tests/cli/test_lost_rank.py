@@ -78,8 +78,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, two_ranks: TwoRanks)
 @pytest.mark.parametrize(
     ("deeds", "codes"),
     [
-        pytest.param({1: kill}, [LOST, -signal.SIGKILL], marks=pytest.mark.slow),
-        pytest.param({0: kill}, [-signal.SIGKILL, LOST], marks=pytest.mark.slow),
+        pytest.param({1: kill}, [LOST, -signal.SIGKILL], marks=pytest.mark.faults),
+        pytest.param({0: kill}, [-signal.SIGKILL, LOST], marks=pytest.mark.faults),
         ({1: kill, 0: wait}, [LOST, -signal.SIGKILL]),  # no collective operation breaks off: only the watch knows
     ],
 )
@@ -104,9 +104,9 @@ def test_when_a_process_is_killed_the_other_ends_with_a_message_and_the_run_cont
 
 
 @pytest.mark.parametrize(
-    ("deed", "code", "message"), [(fail, 1, "RuntimeError: made up"), (no_number, 5, "label_loss is nan at step 5")]
+    ("deed", "code", "message"), [(fail, 2, "RuntimeError: made up"), (no_number, 5, "label_loss is nan at step 5")]
 )
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.faults), 1])
 def test_when_a_process_fails_the_other_ends_with_its_code(
     rank: int,
     deed: Deed,
@@ -136,9 +136,9 @@ def test_a_failure_after_the_training_ends_all_too(
 @pytest.mark.parametrize(
     "deeds",
     [
-        pytest.param({0: terminate}, marks=pytest.mark.slow),
+        pytest.param({0: terminate}, marks=pytest.mark.faults),
         {1: terminate},
-        pytest.param({0: terminate, 1: terminate}, marks=pytest.mark.slow),
+        pytest.param({0: terminate, 1: terminate}, marks=pytest.mark.faults),
     ],
 )
 def test_sigterm_to_any_process_stops_all_behind_a_resume_point(

@@ -218,7 +218,7 @@ def test_two_processes_hold_the_same_bits(two, name):
     assert largest_difference(two[0][name], two[1][name]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @every_method
 def test_four_processes_train_what_one_trains(one, four, name):
     assert largest_difference(one[name], four[0][name]) < TOLERANCE
