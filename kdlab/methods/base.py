@@ -45,7 +45,8 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         teacher: where targets come from.
         optimizer: SGD by default: momentum 0.9, weight decay 5e-4, learning rate 0.05.
         lr_scheduler: stepped once per epoch; None keeps the learning rate.
-        seed: of dropout and other randomness inside a step; the command line sets it to seed_everything.
+        seed: of dropout and other randomness inside a step, and of what `prepare` builds; the command line sets it to
+            seed_everything.
     """
 
     streams = 1  # how many differently shuffled batches a step takes, one behind the other
@@ -144,8 +145,12 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             for module in self.modules():
                 if isinstance(module, LogitLoss):
                     module.set_epoch(self.current_epoch)
-        counters = f"{self.seed} {self.current_epoch} {batch_idx} {self.global_rank}"
-        seed = int.from_bytes(hashlib.blake2b(counters.encode(), digest_size=8).digest(), "big")
+        self._draw_by(self.current_epoch, batch_idx, self.global_rank)
+
+    def _draw_by(self, *counters: int | str) -> None:
+        """Make the random numbers that follow a function of the run's seed and of `counters`."""
+        key = " ".join(map(str, (self.seed, *counters)))
+        seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
         torch.default_generator.manual_seed(seed)  # torch.manual_seed visits every backend: 100 times slower
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
@@ -241,6 +246,7 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             self.teacher.start(self.student)
         with looking_only(self):
             batch = blank_batch(data.image_shape, like=self.student, images=self.streams)
+            self._draw_by("prepare")  # with one process as with several, which Lightning seeds anew
             self.prepare(self.ask_student(batch), self.ask_teacher(batch))
         unchanging = [part for part in self.modules() if isinstance(part, Teacher) and not part.learns]
         self._teachers_digest = [digest(teacher) for teacher in unchanging]

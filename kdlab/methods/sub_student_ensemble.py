@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from kdlab.data.loader import SEEDS
 from kdlab.errors import UsageError
 from kdlab.methods.base import Method
 from kdlab.models.ensemble import Combination, Fusion, NetworkEnsemble, combine
@@ -105,8 +106,9 @@ class SubStudentEnsemble(Method):
 
     def setup(self, stage: str) -> None:
         """Set up the members, then the ensemble."""
-        for member in self._methods:
+        for m, member in enumerate(self._methods):
             member.trainer = self.trainer
+            member.seed = self.seed + m * SEEDS  # as its order of the images and its views
             member.setup(stage)
         super().setup(stage)
 

@@ -22,7 +22,8 @@ from kdlab.studies.plan import PlannedRun
 End = Literal["done", "failed", "blocked", "stopped"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ENDED_BY_US = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # a run that was told to stop has not failed
+# a run that was told to stop has not failed; by SIGUSR1 SLURM tells it (`kdlab.run.requeue`)
+ENDED_BY_US = tuple(code for end in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) for code in (128 + end, -end))
 CHANGED = "its config files have changed since the study was planned; give the same command again"
 LOOK_EVERY_S = 0.5  # at runs that other processes work on
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from kdlab.cli import main
 from kdlab.data import MNIST
@@ -111,8 +112,10 @@ def as_nobody() -> None:
 
 
 def test_a_runs_dir_without_permission_is_one_line(
-    public: Path, in_child: Callable[..., Any], tally: Callable[[str, int], None]
+    public: Path, in_child: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tally: Callable[[str, int], None]
 ) -> None:
+    digits = load_digits()  # which nobody may read if the environment is someone's own
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: digits)
     (public / "runs").mkdir(mode=0o555)
     ended = in_child([*INDEPENDENT, "--runs_dir", str(public / "runs")], as_nobody)
     assert ended.code == 2

@@ -129,7 +129,6 @@ def train(make, folder, world_size=1, mixing=None, batch_size=GLOBAL_BATCH, **op
     data = Digits(
         train_per_class=20, batch_size=batch_size // world_size, augmentation=RandomCropFlip(1), mixing=mixing
     )
-    torch.manual_seed(2)  # of the regressors, which `fit` builds
     trainer = pl.Trainer(
         accelerator="cpu", devices=world_size, strategy="auto" if world_size == 1 else "ddp", max_epochs=EPOCHS,
         limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -102,6 +102,16 @@ def test_the_regressor_is_built_before_the_optimizer_and_trained_by_it(fit):
     assert digest(method.regressors) != seen["before"]
 
 
+def test_the_regressor_starts_as_the_methods_seed_says(fit):
+    starts = []
+    for drawn_before, seed in ((1, 5), (2, 5), (2, 6)):
+        torch.manual_seed(drawn_before)
+        method = hint(seed=seed)
+        fit(method, max_epochs=0)
+        starts.append(digest(method.regressors))
+    assert starts[0] == starts[1] != starts[2]
+
+
 def test_a_second_fit_goes_on_with_the_same_regressor(fit):
     method = hint()
     fit(method, max_epochs=1)

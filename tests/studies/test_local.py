@@ -48,6 +48,8 @@ def pretend(arguments, threads):
             os.kill(os.getpid(), signal.SIGKILL)
         case "crash":
             raise RuntimeError("a bug")
+        case "requeue":
+            return 138
         case "doze":
             time.sleep(0.5)
         case "wait":
@@ -124,6 +126,12 @@ def test_a_teacher_beside_another_takes_its_share_only(study, monkeypatch):
 
 def test_there_is_at_least_one_core():
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_a_run_that_slurm_stops_has_not_failed(study):
+    ends = run(study, [planned("a", behaviour="requeue"), planned("b")])
+    assert {name: end.end for name, end in ends.items()} == {"a": "stopped", "b": "done"}
+    assert Entry(study, "a").state == "pending"
 
 
 def test_a_failed_run_stops_only_what_needs_it(study):
