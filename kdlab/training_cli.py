@@ -1,9 +1,11 @@
 """LightningCLI as kdlab uses it: the verbs fit, validate, test and predict, with run folders, teachers and results."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -193,6 +195,8 @@ class KDLabCLI(LightningCLI):
             "enable_progress_bar": bool(bar),
         }
         trainer = super().instantiate_trainer(**kwargs)
+        if not torch.cuda.is_available():  # as Lightning sets it, each optimizer step opens NVIDIA's library anew
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         check_synchronized(trainer.strategy.root_device, trainer.world_size, bool(config.get("sync_batchnorm")))
         launched_by = getattr(trainer.strategy, "cluster_environment", None)
         if launched_by is not None:
