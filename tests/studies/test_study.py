@@ -313,9 +313,13 @@ def test_the_studies_of_the_project_are_whole_when_quick(name, tmp_path, capsys)
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted(COMMITTED.iterdir()), ids=lambda folder: folder.name)
 def test_committed_results_are_of_the_study_as_it_is_now(folder):
+    if folder.name == "digits_search":
+        pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'kdlab[search]'")
     lines = (folder / "results.csv").read_text().splitlines()[1:]
     plan = make_plan(read_study(CONFIGS / f"{folder.name}.yaml"), ConfigReader())
-    assert {line.split(",")[0] for line in lines} == {run.id for run in plan.runs}
+    committed = {line.split(",")[0] for line in lines}
+    assert committed >= {run.id for run in plan.runs}  # later rounds of a search follow from results
+    assert len(committed) == RUNS[folder.name][0]
 
 
 @pytest.mark.slow
