@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+SEEDS = 2**32  # of a run; what draws for itself in it (a stream of images, a member of an ensemble) adds multiples
 NO_FEATURES: Mapping[str, Tensor] = MappingProxyType({})
 
 

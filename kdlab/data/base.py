@@ -20,12 +20,12 @@ from torch import Tensor
 from kdlab.data.augment import Augmentation
 from kdlab.data.counters import Stream, counter_bits
 from kdlab.data.files import SplitFile
-from kdlab.data.loader import SEEDS, BatchLoader
+from kdlab.data.loader import BatchLoader
 from kdlab.data.mixing import Mixing
 from kdlab.data.normalise import Normalize
 from kdlab.data.split import NoiseKind, Split, divide
 from kdlab.errors import UsageError
-from kdlab.types import Batch
+from kdlab.types import SEEDS, Batch
 
 Part = Literal["train", "test"]
 _RESIDENT_SHARE = 0.5  # of the accelerator's free memory that a split may take; the rest is for the networks

@@ -17,9 +17,7 @@ from torch import Tensor
 from kdlab.data.counters import Stream, below, counter_bits, nonnegative, permutation
 from kdlab.data.split import Split
 from kdlab.errors import UsageError
-from kdlab.types import Batch
-
-SEEDS = 2**32  # of a run: streams beyond the first take seeds above them
+from kdlab.types import SEEDS, Batch
 
 
 class BatchLoader:

@@ -11,12 +11,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdlab.data.loader import SEEDS
 from kdlab.errors import UsageError
 from kdlab.methods.base import Method
 from kdlab.models.ensemble import Combination, Fusion, NetworkEnsemble, combine
 from kdlab.teachers import Teacher
-from kdlab.types import Batch, Outputs
+from kdlab.types import SEEDS, Batch, Outputs
 
 log = logging.getLogger(__name__)
 NO_TEACHER = Outputs(torch.empty(0))  # the answer to a member that has none, and does not read it

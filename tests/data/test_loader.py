@@ -3,8 +3,8 @@ import torch
 
 from kdlab.data import BatchLoader, Split
 from kdlab.data.counters import permutation
-from kdlab.data.loader import SEEDS
 from kdlab.errors import UsageError
+from kdlab.types import SEEDS
 
 
 def make_split(count):
@@ -258,7 +258,7 @@ def test_each_stream_is_mixed_in_itself_as_it_would_be_alone():
     from types import SimpleNamespace
 
     from kdlab.data import Digits, Mixup
-    from kdlab.data.loader import SEEDS
+    from kdlab.types import SEEDS
 
     def first_batch(seed, streams):
         data = Digits(batch_size=16, seed=seed, mixing=Mixup())

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from kdlab.data import Digits, RandomCropFlip
-from kdlab.data.loader import SEEDS
 from kdlab.errors import IntegrityError, UsageError
 from kdlab.methods import (
     FitNet,
@@ -21,6 +20,7 @@ from kdlab.methods import (
 )
 from kdlab.models import DigitsConv
 from kdlab.teachers import EMATeacher, FrozenTeacher, TeacherEnsemble
+from kdlab.types import SEEDS
 from kdlab.weights import digest, load_weights, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers and log intervals

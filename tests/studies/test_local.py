@@ -52,6 +52,9 @@ def pretend(arguments, threads):
             return 138
         case "doze":
             time.sleep(0.5)
+        case "outlast":
+            while '"name": "last"' not in (study / "calls").read_text():
+                time.sleep(0.02)
         case "wait":
             (folder / "waits").write_text(str(os.getpid()))
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -119,7 +122,7 @@ def test_threads_are_shared_and_a_lone_teacher_has_them_all(study, monkeypatch):
 
 def test_a_teacher_beside_another_takes_its_share_only(study, monkeypatch):
     monkeypatch.setattr(local, "cores", lambda: 8)
-    slow = planned("slow", role="teacher", behaviour="doze")
+    slow = planned("slow", role="teacher", behaviour="outlast")
     run(study, [slow, planned("quick", role="teacher"), planned("last", "quick", role="teacher")], jobs=2)
     assert {call["name"]: call["threads"] for call in calls(study)} == {"slow": 4, "quick": 4, "last": 4}
 
