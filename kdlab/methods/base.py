@@ -179,7 +179,7 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         # the terms first: when one is no number, it is named rather than the sum
         values = {**{f"{name}_loss": term for name, term in terms.items()}, "loss": loss, "accuracy": accuracy}
         self.train_means.add(values, len(batch.label))
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it by a connector
         log_now = every > 0 and (self.global_step + 1) % every == 0
         if not log_now and self.device.type not in ("cpu", "cuda"):
             return  # reading a value would make the accelerator wait

@@ -41,7 +41,6 @@ class LocalExecutor(Executor):
         study: folder of the study.
         jobs: runs at a time.
         options: of ``fit``, for every run.
-        options: of ``fit``, for every run.
         retry_failed: run again what has failed before.
         is_as_planned: as in `Executor`.
         gpus: of the machine, one for each run; None shows all to all, and 0 and 1 are the same as None.
