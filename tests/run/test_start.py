@@ -55,7 +55,7 @@ def test_a_run_that_cannot_be_continued_is_refused(tmp_path, ckpt_path, config, 
 def test_a_checkpoint_without_a_run_around_it_is_refused(tmp_path):
     run = make_run(tmp_path / "run")
     run.config.unlink()
-    with pytest.raises(UsageError, match="run holds no config.yaml, so it is no run that can be continued"):
+    with pytest.raises(UsageError, match=r"run holds no config\.yaml, so it is no run that can be continued"):
         run_to_continue(str(run.last), run.path, CONFIG)
 
 
