@@ -33,3 +33,8 @@ class NumericalError(KDLabError, ArithmeticError):
     """A loss is no finite number any more, or an exported network differs from its original (exit code 5)."""
 
     exit_code = 5
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says of its error, or the name of its class where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

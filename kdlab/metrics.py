@@ -24,12 +24,28 @@ ECE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks, 2017
 
 
 class ClassificationMetrics(nn.Module):
-    """Accuracy and calibration of a split.
+    r"""Accuracy and calibration of a split.
 
-    ``accuracy`` and ``top5`` are shares of all samples in [0, 1] (micro average; top-5 of fewer than five
-    classes is top-K), ``nll`` is in nats per sample, ``ece`` uses 15 bins of equal width, ``brier`` is the squared
-    distance of the probabilities from the one-hot label, 0 to 2. Exact under DDP, also when ranks hold different
-    numbers of samples, or none.
+    * ``accuracy`` and ``top5``: shares of all samples in [0, 1], the higher the better (micro average; top-5 of fewer
+      than five classes is top-K).
+    * ``nll``: mean :math:`-\ln p_y` of the label y, in nats, the lower the better.
+    * ``ece``: expected calibration error, 0 to 1, the lower the better:
+      :math:`\sum_b \frac{n_b}{N} |a_b - c_b|` over 15 bins of equal width of the confidence (the probability of the
+      answer), with accuracy a and mean confidence c of the :math:`n_b` samples in bin b. Summed in float32.
+    * ``brier``: squared distance of the probabilities from the one-hot label, mean over the samples, 0 to 2, the lower
+      the better.
+
+    Exact under DDP, also when ranks hold different numbers of samples, or none.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, 2017 (ECE); Brier, Verification of Forecasts Expressed
+    in Terms of Probability, 1950.
+
+    Example:
+        >>> metrics = ClassificationMetrics(num_classes=2)
+        >>> sure_to_three_quarters = torch.tensor([[3.0, 1.0], [3.0, 1.0]]).log()
+        >>> metrics.update(sure_to_three_quarters, torch.tensor([0, 1]))  # right once
+        >>> {name: round(value.item(), 4) for name, value in metrics.compute().items()}
+        {'accuracy': 0.5, 'top5': 1.0, 'nll': 0.837, 'ece': 0.25, 'brier': 0.625}
 
     Args:
         num_classes: K.
@@ -37,6 +53,7 @@ class ClassificationMetrics(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
+        # labels were looked at when the data were read; looking again would make a GPU wait in each batch
         options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
         self.accuracy = MulticlassAccuracy(average="micro", **options)
         self.top5 = MulticlassAccuracy(average="micro", top_k=min(5, num_classes), **options)
@@ -48,7 +65,7 @@ class ClassificationMetrics(nn.Module):
         """Add ``[B, K]`` logits and ``[B]`` class indices; B may be 0."""
         if len(label) == 0:  # a rank without samples; torchmetrics cannot reshape them, but waits for it in compute
             return
-        # float64, so that sums do not depend on how the samples were spread over batches and ranks
+        # float64, so that sums hardly depend on how the samples were spread over batches and ranks
         logits = logits.double()
         self.accuracy.update(logits, label)
         self.top5.update(logits, label)
@@ -135,7 +152,7 @@ class MemberMetrics(nn.Module):
             pairs = [first != second for first, second in itertools.combinations(answers, 2)]
             values.append(torch.stack(pairs))
         for mean, value in zip(self.means.values(), values, strict=True):
-            mean.update(value.double())  # type: ignore[operator]
+            mean.update(value.double())  # type: ignore[operator]  # a ModuleDict has modules, not metrics
 
     def compute(self) -> dict[str, Tensor]:
         """Return the shares since the last call, and start anew."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
@@ -16,7 +16,7 @@ from kdlab.config_checks import check_config, check_seed, check_synchronized, cl
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
-from kdlab.errors import IntegrityError, KDLabError, UsageError
+from kdlab.errors import KDLabError, UsageError
 from kdlab.messages import exit_code, our_error
 from kdlab.methods import Method
 from kdlab.parser import KDLabParser, brief, find_config
@@ -24,7 +24,7 @@ from kdlab.run.bad_batch import BadBatch
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
 from kdlab.run.costs import default_profilers
 from kdlab.run.fast import ChannelsLast, CompiledNetworks  # noqa: F401 (for configs)
-from kdlab.run.folder import RunFolder, newest
+from kdlab.run.folder import RunFolder
 from kdlab.run.guard import guard
 from kdlab.run.metrics_csv import MetricsCSV
 from kdlab.run.peers import PeerWatch
@@ -32,7 +32,8 @@ from kdlab.run.progress import EpochLines, progress_bar
 from kdlab.run.recipes import check_recipe, provide_teacher, recipes_in
 from kdlab.run.recorder import RunRecorder
 from kdlab.run.requeue import slurm_environment
-from kdlab.run.science import differences, science
+from kdlab.run.science import science
+from kdlab.run.start import load_student, run_to_continue
 from kdlab.run.stopping import StopOnSignal
 from kdlab.run.summary import build_result, print_table, write_predictions, write_result
 from kdlab.run.teacher_check import TeacherCheck
@@ -161,37 +162,12 @@ class KDLabCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with kdlab's checkpoints, loggers and callbacks."""
         config = self._get(self.config_init, "trainer")
-        given = config.get("callbacks") or []
-        callbacks = list(given) if isinstance(given, list) else [given]
-        self.best, self.teacher_check = BestStudent(), TeacherCheck()
-        callbacks += [self.best, self.teacher_check, BadBatch()]
-        resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
-        callbacks = [*callbacks, *(point for point in resume_points if point not in callbacks)]
-        callbacks.append(StopOnSignal(resume_points[0]))
-        self.peers = PeerWatch(resume_points[0], exit_code)
-        callbacks.insert(0, self.peers)  # first, so that whatever the others do when they start is watched
-        if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
-            callbacks += default_profilers(callbacks)
+        self.recorder = self._make_recorder(config)
         bar = progress_bar() if config.get("enable_progress_bar") is not False else []
-        self.recorder: RunRecorder | None = None
-        loggers: list[Logger] = []
-        if self.subcommand == "fit" and not config.get("fast_dev_run"):
-            resumed = self._resumed_folder()
-            self.recorder = RunRecorder(self.run_path, resumed, yaml.safe_dump(self.resolved, sort_keys=False))
-            callbacks.insert(0, self.recorder)
-            loggers = [MetricsCSV(), EpochLines(config.get("max_epochs"))]
-        own = config.get("logger")
-        loggers += own if isinstance(own, list) else [own] if isinstance(own, Logger) else []
-        for logger in loggers:
-            if isinstance(logger, Tracker):
-                logger.check_installed()
-        loggers = [guard(logger) for logger in loggers]
-        plugins = config.get("plugins") or []
-        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO(), *slurm_environment()]
         kwargs |= {
-            "callbacks": [*callbacks, *bar],
-            "logger": loggers,
-            "plugins": plugins,
+            "callbacks": [*self._make_callbacks(config), *bar],
+            "logger": self._make_loggers(config),
+            "plugins": [*_listed(config.get("plugins")), AtomicCheckpointIO(), *slurm_environment()],
             "enable_progress_bar": bool(bar),
         }
         trainer = super().instantiate_trainer(**kwargs)
@@ -202,6 +178,38 @@ class KDLabCLI(LightningCLI):
         if launched_by is not None:
             launched_by.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
         return trainer
+
+    def _make_recorder(self, config: Any) -> RunRecorder | None:  # noqa: ANN401 (the Trainer's section)
+        """What keeps the run's folder; None where nothing is trained, or nothing written."""
+        if self.subcommand != "fit" or config.get("fast_dev_run"):
+            return None
+        wanted = self._config.ckpt_path
+        resumed = run_to_continue(wanted, self.run_path, self.resolved) if wanted else None
+        return RunRecorder(self.run_path, resumed, yaml.safe_dump(self.resolved, sort_keys=False))
+
+    def _make_callbacks(self, config: Any) -> list[Callback]:  # noqa: ANN401
+        """The user's callbacks with ours around them; they are called in this order."""
+        self.best, self.teacher_check = BestStudent(), TeacherCheck()
+        callbacks = [*_listed(config.get("callbacks")), self.best, self.teacher_check, BadBatch()]
+        resume_points = [callback for callback in callbacks if isinstance(callback, ResumePoint)] or [ResumePoint()]
+        callbacks += [point for point in resume_points if point not in callbacks]
+        callbacks.append(StopOnSignal(resume_points[0]))
+        self.peers = PeerWatch(resume_points[0], exit_code)
+        if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
+            callbacks += default_profilers(callbacks)
+        # the watch before all that it watches when they start, and the recorder, which claims the folder, before that
+        return [*([] if self.recorder is None else [self.recorder]), self.peers, *callbacks]
+
+    def _make_loggers(self, config: Any) -> list[Logger]:  # noqa: ANN401
+        """Ours, where a run is recorded, and the user's, none of which can stop a training."""
+        loggers: list[Logger] = []
+        if self.recorder is not None:
+            loggers = [MetricsCSV(), EpochLines(config.get("max_epochs"))]
+        loggers += [logger for logger in _listed(config.get("logger")) if logger is not True]  # Lightning's default
+        for logger in loggers:
+            if isinstance(logger, Tracker):
+                logger.check_installed()
+        return [guard(logger) for logger in loggers]
 
     # -- verbs --------------------------------------------------------------------------------------------
 
@@ -276,31 +284,6 @@ class KDLabCLI(LightningCLI):
                 check_recipe(Path(inner["checkpoint"]), self._recipe(inner["recipe"]), inner["recipe"])
         return resolved
 
-    def _resumed_folder(self) -> RunFolder | None:
-        """The folder of the run that ``--ckpt_path`` continues, whose config must be the one given now."""
-        ckpt_path = self._config.ckpt_path
-        if not ckpt_path:
-            return None
-        if ckpt_path == "last":
-            folder = newest(self.run_path)
-        elif Path(ckpt_path).is_file() and len(Path(ckpt_path).resolve().parents) > 1:
-            folder = RunFolder(Path(ckpt_path).resolve().parents[1])
-        else:
-            raise UsageError(
-                f"ckpt_path is {ckpt_path}, but there is no such file; give a checkpoint of a run, or: last"
-            )
-        if not folder.config.is_file():
-            raise UsageError(f"{folder.path} holds no config.yaml, so it is no run that can be continued")
-        changes = differences(
-            science(yaml.safe_load(folder.config.read_text(encoding="utf-8"))), science(self.resolved)
-        )
-        if changes:
-            raise UsageError(
-                f"the run in {folder.path} was started with another config: {'; '.join(changes)}. "
-                "Restore these to continue it, or leave --ckpt_path out to start a new run"
-            )
-        return folder
-
     def _conclude(self, model: Method, data: ImageData, recorder: RunRecorder) -> None:
         """Keep the student that the protocol names, test it, write and show the result."""
         folder = recorder.folder
@@ -342,20 +325,9 @@ class KDLabCLI(LightningCLI):
         return build_result(self.trainer, self.model, self.datamodule, run, self.recorder)
 
     def _load_student(self, model: Method, ckpt_path: str | None) -> Path:
-        """Load the weights to evaluate and return where they lie."""
-        here = RunFolder(self.config_folder)  # --config RUN/config.yaml
-        if ckpt_path in (None, "best", "last"):
-            folder = here if here.holds_a_run else newest(self.run_path)
-            path = {None: folder.student, "best": folder.best, "last": folder.last}[ckpt_path]
-        else:
-            path = Path(str(ckpt_path))
-        try:
-            card = load_weights(model.student, path)
-        except IntegrityError as error:
-            raise IntegrityError(f"{error}. Train it with `fit`, or name other weights with --ckpt_path") from error
-        changes = differences(card["config"], science(self.resolved)) if "config" in card else []
-        if changes:
-            log.warning("%s was trained with another config: %s", path, "; ".join(changes))
-        if "epoch" in card:
-            log.info("student of epoch %d from %s", card["epoch"] + 1, path)
-        return path
+        return load_student(model.student, ckpt_path, RunFolder(self.config_folder), self.run_path, self.resolved)
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401
+    """What a slot of the Trainer holds, one object or several, as a list; none where it is not set."""
+    return list(value) if isinstance(value, list) else [value] if value else []

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     Attributes:
         image: ``[B, C, H, W]``: ``uint8`` from the loader, ``float32`` and normalised after augmentation.
         label: ``[B]`` class index, ``int64``; ``[B, K]`` class weights, ``float32``, after mixup or CutMix.
-        index: ``[B]`` position of each image in its split, ``int64``.
+        index: ``[B]`` position of each image in its file, training or test, whatever part of it is used, ``int64``.
         view: ``[B]`` which augmented view of that image this is, ``int64``; 0 where images are not augmented.
     """
 

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdlab.atomic import atomic_write
-from kdlab.errors import IntegrityError
+from kdlab.errors import IntegrityError, first_line
 
 # how torch words that a file is whole but names something to call
 REFUSED = ("Unsupported global", "Unsupported class", "Trying to")
@@ -101,7 +101,7 @@ def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tenso
             card = json.loads((file.metadata() or {}).get("kdlab", "{}"))
             return ({name: file.get_tensor(name) for name in file.keys()} if tensors else {}), card  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise IntegrityError(f"checkpoint {path} is damaged or no safetensors file ({_first_line(error)})") from error
+        raise IntegrityError(f"checkpoint {path} is damaged or no safetensors file ({first_line(error)})") from error
 
 
 def _state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
@@ -153,8 +153,3 @@ def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], networ
                 f"checkpoint {path} does not fit {network}: {name} has shape {tuple(found[name].shape)}, "
                 f"expected {tuple(tensor.shape)}; check width, depth and num_classes"
             )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -70,6 +70,12 @@ class Calibration:
     def from_logits(cls, logits: Values, labels: Values) -> Calibration:
         """Measure the calibration of ``[N, K]`` logits on samples with ``[N]`` labels.
 
+        Example:
+            >>> sure_to_nine_tenths = np.log([[9.0, 1.0]] * 4)
+            >>> found = Calibration.from_logits(sure_to_nine_tenths, np.array([0, 0, 0, 1]))  # right three times
+            >>> round(found.ece, 4), round(found.optimal_temperature, 4)  # 0.9 - 0.75; ln 9 / T = ln 3
+            (0.15, 2.0)
+
         Raises:
             UsageError: if shapes, labels or values do not fit.
         """

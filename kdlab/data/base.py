@@ -1,42 +1,39 @@
 """`ImageData`: from a data set in memory to the batches that a network reads.
 
-The only place that touches pixels: the loader yields ``uint8`` images, and after the transfer to the device they are
-augmented (training only), normalised, and mixed (training only), the whole batch at once. In training teacher and
-student see the same view.
+Its splits and loaders are here; what networks see of a batch is in `kdlab.data.views`.
 
-Shapes: N images in a split, B images in the batch, C channels, H x W pixels, K classes.
+Shapes: N images in a split, C channels, H x W pixels.
 """
 
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
-from typing import Any, Literal, get_args
+from abc import ABC, abstractmethod
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from kdlab.data.augment import Augmentation
-from kdlab.data.counters import Stream, counter_bits
+from kdlab.data.checks import check_answer, check_arguments, check_batch_size, check_declared
 from kdlab.data.files import SplitFile
 from kdlab.data.loader import BatchLoader
 from kdlab.data.mixing import Mixing
 from kdlab.data.normalise import Normalize
 from kdlab.data.split import NoiseKind, Split, divide
-from kdlab.errors import UsageError
-from kdlab.types import SEEDS, Batch
+from kdlab.data.views import Views
 
 Part = Literal["train", "test"]
 _RESIDENT_SHARE = 0.5  # of the accelerator's free memory that a split may take; the rest is for the networks
 
 
-class ImageData(LightningDataModule):
+class ImageData(Views, ABC):
     """Base of all data sets: splits, loaders, augmentation and normalisation.
 
     A data set fills in `read` and the attributes, of the class or before ``super().__init__``. What a network needs to
     know is there before `setup`: ``num_classes``, ``in_channels``, ``image_size``, ``image_shape``, ``class_names``,
-    ``num_views``.
+    ``num_views``. What must be downloaded or converted first belongs into ``prepare_data``: Lightning calls it in one
+    process of each machine, so attributes that it sets are missing in the others.
 
     The validation images are held out from the training split, stratified, chosen by ``split_seed`` and never by the
     seed of the run: all runs of a study, and the teacher, must see the same ones, or a teacher would have been trained
@@ -90,6 +87,7 @@ class ImageData(LightningDataModule):
         resident: bool = True,
     ) -> None:
         super().__init__()
+        check_declared(self)
         self.data_dir = data_dir
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -104,7 +102,7 @@ class ImageData(LightningDataModule):
         self.mean = self.default_mean if mean is None else tuple(mean)
         self.std = self.default_std if std is None else tuple(std)
         self.resident = resident
-        self._check_arguments()
+        check_arguments(self)
         self._normalize = Normalize(self.mean, self.std)
         self._splits: dict[str, Split] = {}
         self._resident_splits: dict[str, Split] = {}
@@ -128,13 +126,6 @@ class ImageData(LightningDataModule):
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return (self.in_channels, self.image_size, self.image_size)
-
-    @property
-    def num_views(self) -> int | None:
-        """How many different inputs one training image can become; None where they cannot be counted."""
-        if self.mixing is not None:
-            return None
-        return 1 if self.augmentation is None else self.augmentation.num_views
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the whole training file, whatever part of it is trained on."""
@@ -208,7 +199,7 @@ class ImageData(LightningDataModule):
                 split_seed=self.split_seed,
             )
         if stage == "fit" and self.trainer is not None:  # before the run writes anything
-            self._check_batch_size()
+            check_batch_size(self, len(self._splits["train"]))
             self.setup("test")  # what is wrong with it should not come out after the training
         if stage in ("test", "predict", None) and "test" not in self._splits:
             images, labels, _ = self._read("test")
@@ -216,23 +207,13 @@ class ImageData(LightningDataModule):
 
     def _read(self, part: Part) -> tuple[Tensor, Tensor, str]:
         """What `read` returns, which in a data set of one's own may be anything."""
-        images, labels, digest = self.read(part)
+        answer = self.read(part)
+        check_answer(self, part, answer)
+        images, labels, digest = answer
         count = self.num_train_images if part == "train" else self.num_test_images
         fix = "mend read, or the class's num_images, in_channels, image_size or num_classes"
         SplitFile(count, self.image_shape, self.num_classes).check(images, labels, f"{type(self).__name__}.{part}", fix)
         return images, labels, digest
-
-    def _check_batch_size(self) -> None:
-        world_size = 1 if self.trainer is None else self.trainer.world_size
-        images = len(self._splits["train"])
-        if not images:
-            raise UsageError(f"data.val_fraction {self.val_fraction:g} leaves no image to train on; lower it")
-        if self.batch_size * world_size > images:
-            raise UsageError(
-                f"data.batch_size is {self.batch_size} on {world_size} process(es) but there are only "
-                f"{images} training images (val_fraction {self.val_fraction:g}, train_per_class "
-                f"{self.train_per_class or 'all'}); give at most {images // world_size}"
-            )
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the accelerator's memory."""
@@ -247,7 +228,7 @@ class ImageData(LightningDataModule):
             UsageError: there are fewer images than one global batch.
         """
         loader = self._loader("train", self.batch_size, training=True)
-        self._check_batch_size()
+        check_batch_size(self, len(self._splits["train"]))
         self._train_loader = loader
         return loader
 
@@ -270,37 +251,6 @@ class ImageData(LightningDataModule):
     def predict_dataloader(self) -> BatchLoader:
         """Return the loader of the test images."""
         return self.test_dataloader()
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn what the loader yielded into what networks read, on the device."""
-        training = self.trainer is not None and self.trainer.training
-        return self.training_view(batch) if training else self.plain_view(batch)
-
-    def training_view(self, batch: Batch) -> Batch:
-        """Augment, normalise and mix a batch of the training loader."""
-        image = batch.image
-        if self.augmentation is not None:
-            image = self.augmentation.to(image.device)(image, batch.view)
-        seen = self.plain_view(batch._replace(image=image))
-        if self.mixing is None:
-            return seen
-        epoch, streams = (
-            (0, 1) if self._train_loader is None else (self._train_loader.epoch, self._train_loader.streams)
-        )
-        mixing = self.mixing.to(image.device)
-        mixed = []
-        for stream, part in enumerate(zip(*(tensor.chunk(streams) for tensor in seen), strict=True)):
-            own = Batch(*part)  # each stream is mixed in itself, as it would be alone
-            bits = counter_bits(self.seed + stream * SEEDS, epoch, own.index[:1], Stream.MIXING)
-            mixed.append(mixing(own.image, own.label, self.num_classes, bits))
-        images, labels = zip(*mixed, strict=True)
-        return seen._replace(image=torch.cat(images), label=torch.cat(labels))
-
-    def plain_view(self, batch: Batch) -> Batch:
-        """Normalise a batch, and do nothing else to it."""
-        if self._normalize.shift.device != batch.image.device:
-            self._normalize.to(batch.image.device)
-        return batch._replace(image=self._normalize(batch.image))
 
     def _loader(self, name: str, batch_size: int, *, training: bool = False) -> BatchLoader:
         self.setup("test" if name == "test" else "fit")
@@ -330,28 +280,6 @@ class ImageData(LightningDataModule):
                 return split
             self._resident_splits[name] = split.to(device)
         return self._resident_splits[name]
-
-    def _check_arguments(self) -> None:
-        for name in ("batch_size", "eval_batch_size", "train_per_class"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"data.{name} is {value}; give 1 or a larger whole number")
-        if not 0 <= self.val_fraction < 1:
-            raise UsageError(
-                f"data.val_fraction is {self.val_fraction}; give a share from 0 up to, but not including, 1"
-            )
-        if not 0 <= self.label_noise <= 1:
-            raise UsageError(f"data.label_noise is {self.label_noise}; give a share from 0 to 1")
-        if self.label_noise_kind not in get_args(NoiseKind):
-            raise UsageError(f"data.label_noise_kind is {self.label_noise_kind!r}; give uniform or minus_one")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.in_channels:
-                raise UsageError(
-                    f"data.{name} has {len(values)} value(s) but {type(self).__name__} images have "
-                    f"{self.in_channels} channel(s); give one per channel"
-                )
-        if min(self.std) <= 0:
-            raise UsageError(f"data.std is {self.std}; give positive numbers, they divide the pixels")
 
 
 def _name(part: Augmentation | Mixing | None) -> str | None:

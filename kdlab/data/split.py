@@ -9,6 +9,7 @@ Shapes: N images in the split, C channels, H x W pixels, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from kdlab.data.counters import Stream, below, counter_bits, permutation
 from kdlab.errors import UsageError
+from kdlab.types import Batch
 
 NoiseKind = Literal["uniform", "minus_one"]
 
@@ -61,6 +63,13 @@ class Split:
         if len(positions) == len(self) and bool((positions == torch.arange(len(self))).all()):
             return self
         return Split(*(t.index_select(0, positions) for t in (self.images, self.labels, self.clean_labels, self.index)))
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield the images in their order, ``size`` at a time, as a loader yields them to evaluate: in view 0."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            index = self.index[part]
+            yield Batch(self.images[part], self.labels[part], index, torch.zeros_like(index))
 
     def to(self, device: torch.device) -> Split:
         """Return this split on ``device``."""

@@ -64,8 +64,8 @@ def _relations(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     From differences, not from the Gram matrix, which would lose the digits of samples that are close together.
     """
-    differences = rows[None] - rows[:, None]
-    squares = differences.square().sum(dim=-1)
+    differences = rows[None] - rows[:, None]  # [B, B, D]: from the first sample to the second
+    squares = differences.square().sum(dim=-1)  # [B, B]
     distances = squares.clamp_min(SMALLEST_SQUARE).sqrt()
     apart = (squares > SMALLEST_SQUARE)[:, :, None]
     directions = torch.where(apart, differences / distances[:, :, None], 0.0)

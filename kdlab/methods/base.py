@@ -6,20 +6,19 @@ Shapes: B images, K classes.
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim import SGD
 
 from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.losses import LogitLoss
 from kdlab.methods.checks import blank_batch, check_finite, looking_only, try_network
 from kdlab.methods.evaluation import Evaluation
 from kdlab.methods.finite import LossWatch
+from kdlab.methods.optimization import Optimization, OptimizerFactory, SchedulerFactory
 from kdlab.methods.saving import TeacherlessCheckpoint
 from kdlab.metrics import EpochMeans
 from kdlab.models.taps import Taps
@@ -29,11 +28,8 @@ from kdlab.weights import digest
 
 log = logging.getLogger(__name__)
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
-
-class Method(Evaluation, TeacherlessCheckpoint, ABC):
+class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
     """A way for a student to learn, alone or from a teacher.
 
     A subclass says which terms make up the loss, in `losses`. Everything else is done here, once: forward
@@ -188,7 +184,7 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         # the terms first: when one is no number, it is named rather than the sum
         values = {**{f"{name}_loss": term for name, term in terms.items()}, "loss": loss, "accuracy": accuracy}
         self.train_means.add(values, len(batch.label))
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it by a connector
         log_now = every > 0 and (self.global_step + 1) % every == 0
         if not log_now and self.device.type not in ("cpu", "cuda"):
             return  # reading a value would make the accelerator wait
@@ -206,32 +202,6 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
         for logger in self.loggers:
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=step)
             logger.save()
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer over everything that requires gradients; a frozen teacher does not."""
-        try:
-            optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
-        except ValueError as error:
-            raise UsageError(f"model.optimizer: {error}; see the optimizer's documentation for its range") from error
-        if self.lr_scheduler_factory is None:
-            return optimizer
-        try:
-            scheduler = self.lr_scheduler_factory(optimizer)
-        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-            raise _wrong_schedule(error) from error
-        if isinstance(scheduler, ReduceLROnPlateau):
-            raise UsageError(
-                "model.lr_scheduler is ReduceLROnPlateau, which needs a metric to watch, but schedules here know the "
-                "epoch alone; choose another one, for example torch.optim.lr_scheduler.CosineAnnealingLR"
-            )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ANN401 (Lightning's own)
-        """Take a step of the schedule."""
-        try:
-            super().lr_scheduler_step(scheduler, metric)
-        except (ValueError, ArithmeticError) as error:
-            raise _wrong_schedule(error) from error
 
     # -- before training, and at each checkpoint --------------------------------------------------------------
 
@@ -318,8 +288,3 @@ class Method(Evaluation, TeacherlessCheckpoint, ABC):
             part.images_answered, part.images_computed = checkpoint.get("asked", {}).get(name, (0, 0))
         if "train_means" in checkpoint:
             self.train_means.load_state_dict(checkpoint["train_means"], is_first_process=self.global_rank == 0)
-
-
-def _wrong_schedule(error: Exception) -> UsageError:
-    reason = f"{type(error).__name__}: {error}"
-    return UsageError(f"model.lr_scheduler: {reason}; see the schedule's documentation for the range of its arguments")

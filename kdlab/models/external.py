@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdlab.errors import UsageError
+from kdlab.errors import UsageError, first_line
 from kdlab.models.download import huggingface_offline_if_unreachable, require_reachable_or_cached
 from kdlab.models.stem import adapt_to_small_images, set_in_channels
 
@@ -88,7 +88,7 @@ def _create_timm(name: str, pretrained: bool, sizes: dict[str, int], options: di
             network = timm.create_model(name, pretrained=True, **sizes, **(options or {}))
     except (OSError, RuntimeError) as error:
         raise UsageError(
-            f"the pretrained weights of {name} could not be had ({_first_line(error)}); set pretrained: false, or "
+            f"the pretrained weights of {name} could not be had ({first_line(error)}); set pretrained: false, or "
             "fetch them once where there is a network (they stay in the Hugging Face cache, see HF_HOME)"
         ) from error
     return network
@@ -155,7 +155,7 @@ def _pretrained_torchvision(name: str, weights: str, num_classes: int, options: 
         network.load_state_dict(state)
     except RuntimeError as error:
         raise UsageError(
-            f"the weights {weights} do not fit {name} with options {options or {}} ({_first_line(error)}); "
+            f"the weights {weights} do not fit {name} with options {options or {}} ({first_line(error)}); "
             "choose options with the shapes of the published network or set weights: null"
         ) from error
     _set_num_classes(network, num_classes, len(chosen.meta["categories"]))
@@ -183,7 +183,7 @@ def _options_checked(name: str, options: dict[str, Any] | None) -> Iterator[None
         if not options:
             raise
         raise UsageError(
-            f"{name} does not take the options {options}: {_first_line(error)}; "
+            f"{name} does not take the options {options}: {first_line(error)}; "
             "see its constructor in the library's documentation"
         ) from error
 
@@ -192,7 +192,3 @@ def _unknown(name: str, library: str, names: Iterable[str]) -> UsageError:
     close = difflib.get_close_matches(name, list(names), n=5, cutoff=0.5)
     hint = f"close names: {', '.join(close)}" if close else f"see the list of models in {library}'s documentation"
     return UsageError(f"{library} has no classifier called {name!r}; {hint}")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

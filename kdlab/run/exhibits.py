@@ -86,11 +86,8 @@ def ask(trainer: Trainer, method: Method, data: ImageData, images: int) -> Answe
     """Return the logits of the first `images` test images, as the test computed them."""
     device = trainer.strategy.root_device
     method.to(device).eval()
-    split = data.test_split
     student, teacher = [], []
-    for start in range(0, images, data.eval_batch_size):
-        part = split.select(torch.arange(start, min(start + data.eval_batch_size, images)))
-        batch = Batch(part.images, part.labels, part.index, torch.zeros_like(part.labels))
+    for batch in data.test_split.select(torch.arange(images)).batches(data.eval_batch_size):
         seen = data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
         with trainer.precision_plugin.forward_context():
             student.append(method.evaluate(seen.image).logits.float().cpu())

@@ -29,12 +29,9 @@ def noise_report(network: nn.Module, data: ImageData, device: torch.device) -> d
         return {}
     answers = []
     with looking_only(network):
-        for start in range(0, len(noisy), data.eval_batch_size):
-            part = slice(start, start + data.eval_batch_size)
-            zeros = torch.zeros_like(noisy.labels[part])
-            batch = Batch(noisy.images[part], noisy.labels[part], zeros, zeros)
-            batch = data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
-            answers.append(network(batch).logits if isinstance(network, Teacher) else network(batch.image))
+        for batch in noisy.batches(data.eval_batch_size):
+            seen = data.plain_view(Batch(*(tensor.to(device) for tensor in batch)))
+            answers.append(network(seen).logits if isinstance(network, Teacher) else network(seen.image))
     from kdlab.analysis import Denoising  # which takes a second to import, and most runs have no noise
 
     logits = torch.cat(answers).float().cpu().numpy()

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
@@ -106,8 +107,6 @@ class RunRecorder(Callback):
             return
         trainer.strategy.barrier()
         if pl_module.device.type == "cuda":
-            import torch
-
             torch.cuda.synchronize(pl_module.device)
         self.images_per_s.append(self._epoch_images / (time.monotonic() - self._epoch_started))
         self._epoch_started = None

@@ -11,12 +11,12 @@ from typing import Literal
 
 from kdlab.atomic import write_text
 from kdlab.errors import UsageError
+from kdlab.run.study_place import PLAN_FILE
 from kdlab.studies.published import Published
 from kdlab.studies.sections import Settings
 from kdlab.studies.study import Comparison
 
 FORMAT = 1
-PLAN_FILE = "study.json"
 
 
 @dataclass(frozen=True)

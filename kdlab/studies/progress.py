@@ -100,7 +100,7 @@ def estimate(seconds: float, runs: int, jobs: int) -> timedelta:
 
 
 def measured_seconds(plan: Plan, study: Path) -> float | None:
-    """Mean time of the finished students of a study, with their test and profile; None if there are none."""
+    """Median time of the finished students of a study, with their test and profile; None if there are none."""
     times = []
     for run in plan.students:
         folder = Entry(study, run.id).folder

@@ -17,12 +17,12 @@ from filelock import FileLock
 from kdlab.analysis.svg import svg_bytes
 from kdlab.atomic import atomic_write, write_text
 from kdlab.errors import UsageError
+from kdlab.run.study_place import PLAN_FILE
 from kdlab.studies.canvas import Drawing, Picture
 from kdlab.studies.figures import draw_figures
 from kdlab.studies.findings import Findings
 from kdlab.studies.loose import common_folder, read_runs
 from kdlab.studies.page import Section, write_page
-from kdlab.studies.plan import PLAN_FILE
 from kdlab.studies.results import Results, read_results
 from kdlab.studies.tables import markdown
 from kdlab.studies.tidy import by_class, tidy, write_csv, write_parquet

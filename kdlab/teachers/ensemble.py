@@ -64,7 +64,7 @@ class TeacherEnsemble(Teacher):
         return f"average={self.average}, temperature={self.temperature}"
 
     def _together(self, members: tuple[Outputs, ...], temperature: float) -> Outputs:
-        logits = torch.stack([member.logits.float() for member in members])
+        logits = torch.stack([member.logits.float() for member in members])  # [M, B, K]
         return Outputs(self._mean(logits, temperature), members=members)
 
     def _mean(self, logits: Tensor, temperature: float) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdlab.errors import first_line
 from kdlab.profiling.timing import Case, distribution, time_cases
 from kdlab.verbs.export_formats import ExportFormat, Run
 
@@ -65,8 +66,7 @@ def compare_speed(
         try:
             found += _time(engines, images, size, seconds)
         except Exception as error:  # engines raise what they like, and the file is good whatever its speed
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            undefined[f"latency of batch {size}"] = f"{reason}; give a smaller --batch_size"
+            undefined[f"latency of batch {size}"] = f"{first_line(error)}; give a smaller --batch_size"
     return found, undefined
 
 

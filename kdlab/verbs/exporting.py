@@ -19,9 +19,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 import kdlab
 from kdlab.atomic import atomic_write
-from kdlab.errors import KDLabError, NumericalError, UsageError
+from kdlab.errors import KDLabError, NumericalError, UsageError, first_line
 from kdlab.profiling.isolation import bare_copy
-from kdlab.types import Batch
 from kdlab.verbs.export_formats import ExportFormat, Run
 from kdlab.verbs.loaded import LoadedRun
 from kdlab.weights import digest
@@ -69,7 +68,7 @@ def export(run: LoadedRun, file_format: ExportFormat, out: Path, tolerance: floa
         except Exception as error:  # the exporters raise what they like
             raise UsageError(
                 f"{type(original).__name__} cannot be exported to {file_format.suffix}: "
-                f"{_first_line(error)}; try another --format"
+                f"{first_line(error)}; try another --format"
             ) from error
         # with the student itself: a copy has lost the same hooks as the file
         parity = compare(original, file_format.read(made, copied), images)
@@ -105,7 +104,7 @@ def copy_without_hooks(network: nn.Module) -> nn.Module:
         return bare_copy(network)
     except RuntimeError as error:
         raise UsageError(
-            f"{type(network).__name__} cannot be copied, as exporting needs: {_first_line(error)}; keep only "
+            f"{type(network).__name__} cannot be copied, as exporting needs: {first_line(error)}; keep only "
             "parameters and buffers as its tensors"
         ) from error
 
@@ -131,10 +130,7 @@ def real_images(run: LoadedRun) -> Tensor:
         IntegrityError: if the data are missing or damaged.
     """
     run.data.prepare_data()
-    split = run.data.test_split
-    few = split.select(torch.arange(min(COMPARED_IMAGES, len(split))))
-    zeros = torch.zeros(len(few), dtype=torch.int64)
-    return run.data.plain_view(Batch(few.images, few.labels, few.index, zeros)).image
+    return run.data.plain_view(next(run.data.test_split.batches(COMPARED_IMAGES))).image
 
 
 def describe(run: LoadedRun) -> dict[str, Any]:
@@ -159,7 +155,3 @@ def describe(run: LoadedRun) -> dict[str, Any]:
             "input_range": [min(lows_and_highs), max(lows_and_highs)],
         },
     }
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

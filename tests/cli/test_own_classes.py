@@ -116,6 +116,18 @@ class Fewer(Data):
 class Unreadable(Data):
     def read(self, part):
         return open_it(self.data_dir)
+
+
+class Pair(Data):
+    def read(self, part):
+        return super().read(part)[:2]
+
+
+class Silent(ImageData):
+    num_classes, in_channels = 2, 1
+
+    def read(self, part):
+        return Data().read(part)
 """
 
 TEACHER = ["--model.teacher.checkpoint", "null", "--model.teacher.recipe", "null"]
@@ -139,9 +151,11 @@ WRONG = {
     "Floating": ([*NETWORK, "--data"], 4, "holds images [200, 1, 8, 8] torch.float32, expected [200, 1, 8, 8] torch.uint8"),
     "Fewer": ([*NETWORK, "--data"], 4, "Fewer.train holds labels [199] torch.int64, expected [200]"),
     "Unreadable": ([*NETWORK, "--data"], 2, "NameError: name 'open_it' is not defined"),
+    "Pair": ([*NETWORK, "--data"], 2, "Pair.read('train') returned Tensor, Tensor, expected images [N, C, H, W] and"),
+    "Silent": ([*NETWORK, "--data"], 2, "Silent does not say its image_size, class_names, num_train_images, num_test_images,"),
 }  # fmt: skip
 # they come out in kdlab's own checks, which name the class
-WITHOUT_LINE = ("OfShape", "Tuple", "Labels", "TestLabels", "Large", "Coloured", "Floating", "Fewer")
+WITHOUT_LINE = ("OfShape", "Tuple", "Labels", "TestLabels", "Large", "Coloured", "Floating", "Fewer", "Pair", "Silent")
 
 
 @pytest.fixture

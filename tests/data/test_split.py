@@ -89,3 +89,14 @@ def test_select_keeps_the_positions_in_the_file():
     part = make_split().select(torch.tensor([5, 900])).select(torch.tensor([1]))
     assert part.index.tolist() == [900]
     assert part.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_batches_are_the_whole_split_in_its_order_and_unaugmented(size):
+    split = make_split(file_positions=torch.tensor([4, 9, 2, 30, 31, 8, 0]))
+    batches = list(split.batches(size))
+    assert [len(batch.label) for batch in batches] == [min(size, 7 - start) for start in range(0, 7, size)]
+    assert torch.cat([batch.index for batch in batches]).tolist() == [4, 9, 2, 30, 31, 8, 0]
+    assert torch.cat([batch.label for batch in batches]).tolist() == [4, 9, 2, 0, 1, 8, 0]
+    assert torch.equal(torch.cat([batch.image for batch in batches]), split.images)
+    assert all(batch.view.eq(0).all() and batch.view.dtype == torch.int64 for batch in batches)
