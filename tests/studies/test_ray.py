@@ -142,7 +142,7 @@ def calls(study):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_runs_end_as_they_do_on_one_machine(two_nodes, study):
     runs = [
         planned("s", "t"), planned("t", role="teacher"), planned("free"), planned("f", do="fail"), planned("b", "f"),
@@ -166,10 +166,13 @@ def test_runs_end_as_they_do_on_one_machine(two_nodes, study):
     assert student["threads"] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("do", "signals"),
-    [("wait", [signal.SIGINT]), ("wait", [signal.SIGTERM]), ("linger", [signal.SIGTERM, signal.SIGTERM])],
+    [
+        pytest.param("wait", [signal.SIGINT], marks=pytest.mark.faults),
+        pytest.param("wait", [signal.SIGTERM], marks=pytest.mark.slow),
+        pytest.param("linger", [signal.SIGTERM, signal.SIGTERM], marks=pytest.mark.faults),
+    ],
 )
 def test_signals_stop_all_and_fail_none(two_nodes, study, do, signals):
     runs = [planned(name, do=do) for name in "abc"]
@@ -220,7 +223,7 @@ def on_this_machine(study, home):
     return refused("local", study, {"cpus": 1e4})
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.skipif(not RAY, reason=NO_RAY)
 def test_a_cluster_of_this_machine_is_started_with_a_token_and_ended(study, tmp_path):
     said = drive(on_this_machine, study, tmp_path)
