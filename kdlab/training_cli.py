@@ -169,7 +169,7 @@ class KDLabCLI(LightningCLI):
         callbacks = [*callbacks, *(point for point in resume_points if point not in callbacks)]
         callbacks.append(StopOnSignal(resume_points[0]))
         self.peers = PeerWatch(resume_points[0], exit_code)
-        callbacks.insert(0, self.peers)  # first, so that whatever the others do when they start is watched
+        callbacks.insert(0, self.peers)  # before all that wait for other processes when they start
         if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
             callbacks += default_profilers(callbacks)
         bar = progress_bar() if config.get("enable_progress_bar") is not False else []
