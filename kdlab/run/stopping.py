@@ -157,7 +157,7 @@ def leave(number: int, frame: FrameType | None) -> None:
     """
     if number != REQUEUE_SIGNAL:
         signal.signal(number, signal.SIG_DFL)
-    elif rank_zero_only.rank == 0:
+    elif getattr(rank_zero_only, "rank", 0) == 0:
         signal.signal(number, signal.SIG_IGN)
         requeue()
     else:

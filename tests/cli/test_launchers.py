@@ -77,6 +77,7 @@ def test_slurms_signal_writes_a_resume_point_and_queues_the_job_again(
     assert folder.result.exists()
 
 
+@pytest.mark.faults
 def test_slurms_signal_in_the_test_queues_the_job_again(tmp_path: Path, two_ranks: TwoRanks, scontrol: None) -> None:
     arguments = [
         *COMMON,

@@ -173,6 +173,7 @@ def run_with_a_check(arguments: list[str]) -> int:
     return main(arguments)
 
 
+@pytest.mark.faults
 def test_sigterm_before_the_first_step_ends_all(arguments: list[str], two_ranks: TwoRanks) -> None:
     untrained = ["--model.teacher.recipe", "null", "--model.teacher.checkpoint", "null"]
     arguments = ["fit", "--config", "digits/logit_matching", *arguments[3:], *untrained]

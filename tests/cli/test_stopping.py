@@ -56,7 +56,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]
         ("on_validation_start", 21),
         ("on_train_batch_end", 42),
         ("on_train_batch_end", 63),  # the last of the run, whose validation and test are to come
-        ("on_validation_start", 63),
+        pytest.param("on_validation_start", 63, marks=pytest.mark.faults),
     ],  # 21 steps in an epoch
 )
 def test_a_stopped_run_ends_with_the_code_of_the_signal_and_resumes_exactly(
@@ -97,10 +97,10 @@ def test_the_signals_are_given_back(tmp_path: Path) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-SHORT = ["--trainer.max_epochs", "1", "--data.train_per_class", "10"]
+SHORT = ["--trainer.max_epochs", "1", "--data.train_per_class", "10", "--data.batch_size", "50"]  # two steps
 
 
-@pytest.mark.parametrize(("hook", "step"), [("on_fit_start", 0), ("on_test_epoch_start", 3)])
+@pytest.mark.parametrize(("hook", "step"), [("on_fit_start", 0), ("on_test_epoch_start", 2)])
 def test_outside_of_training_a_run_ends_at_once_with_the_code_of_the_signal(
     hook: str, step: int, tmp_path: Path
 ) -> None:
@@ -111,7 +111,7 @@ def test_outside_of_training_a_run_ends_at_once_with_the_code_of_the_signal(
 
 
 @pytest.mark.parametrize(
-    ("hook", "step"), [("on_fit_start", 0), ("on_validation_start", 3), ("on_test_epoch_start", 3)]
+    ("hook", "step"), [("on_fit_start", 0), ("on_validation_start", 2), ("on_test_epoch_start", 2)]
 )
 def test_slurms_signal_queues_the_job_again_whatever_it_interrupts(
     hook: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,7 +121,7 @@ def test_slurms_signal_queues_the_job_again_whatever_it_interrupts(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "4321")
-    arguments = [*COMMON, *SHORT, "--data.batch_size", "32", "--runs_dir", str(tmp_path)]
+    arguments = [*COMMON, *SHORT, "--runs_dir", str(tmp_path)]
     assert stopped(arguments, signal.SIGUSR1, hook, step) == 138
     assert (tmp_path / "asked").read_text() == "requeue 4321\n"
     assert not RunFolder(tmp_path / "digits" / "run").result.exists()
