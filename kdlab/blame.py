@@ -1,13 +1,14 @@
 """Whose code an error comes from: a config names classes, and they may be the user's own or another library's."""
 
+import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-PACKAGE = str(Path(__file__).parent)
+PACKAGE = str(Path(__file__).parent) + os.sep
 # of Python itself and of what was installed; a folder that a .pth file adds to the path is the user's
-INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def users_mistake(error: BaseException) -> str | None:

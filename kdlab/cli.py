@@ -4,13 +4,13 @@
 """
 
 import io
-import signal
 import sys
 from collections.abc import Sequence
 
 from kdlab.allocation import keep_freed_memory
 from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
+from kdlab.messages import exit_code, report, set_up_messages
 from kdlab.verbs import VERBS, run_verb
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
@@ -40,29 +40,22 @@ def main(args: Sequence[str] | None = None) -> int:
             raise UsageError(f"there is no verb {arguments[0]}{did_you_mean(arguments[0], [*TRAINING_VERBS, *VERBS])}")
         return _train(arguments)
     except SystemExit as end:
-        # Lightning turns Ctrl-C into exit(1)
-        return 130 if isinstance(end.__context__, KeyboardInterrupt) else int(end.code or 0)
+        return exit_code(end)
     except KeyboardInterrupt:
         print("kdlab: interrupted; files of before are as they were", file=sys.stderr)
         return 130
     except Exception as error:
-        from kdlab.messages import report
-
         return report(error)
 
 
 def _train(arguments: list[str]) -> int:
     # imports Lightning, which takes seconds: a verb that does not train has its help without them
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-    from kdlab.messages import set_up_messages
+    from kdlab.run.stopping import leaving_on_signals
     from kdlab.training_cli import KDLabCLI
 
     set_up_messages()
-    try:
+    with leaving_on_signals():
         KDLabCLI(_prepared(arguments))
-    except SIGTERMException:  # before training, or in a test
-        return 128 + signal.SIGTERM
     return 0
 
 

@@ -53,7 +53,9 @@ def explained(error: Exception) -> tuple[int, str]:
 def exit_code(error: BaseException) -> int:
     """The code that the command line ends with because of an error, or of an exit from inside."""
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
+        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning turns into exit(1)
+            return 130
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     return explained(error)[0] if isinstance(error, Exception) else 130
 
 

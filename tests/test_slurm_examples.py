@@ -46,6 +46,12 @@ def test_a_job_asks_for_the_signal_and_may_be_requeued(script: str) -> None:
     assert "#SBATCH --requeue" in lines
 
 
-def test_torchrun_starts_kdlab_with_the_options_given(call) -> None:
-    called = call("torchrun.sh", "torchrun", "--config", "mine.yaml")
-    assert called[called.index("-m") :][:5] == ["-m", "kdlab", "fit", "--config", "mine.yaml"]
+def test_torchrun_starts_kdlab_with_the_options_given_and_then_continues(call, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CONFIG", "configs/digits/mine.yaml")
+    first = call("torchrun.sh", "torchrun", "--data.batch_size", "8")
+    assert first[first.index("-m") :][:5] == ["-m", "kdlab", "fit", "--config", "configs/digits/mine.yaml"]
+    assert first[-2:] == ["--data.batch_size", "8"]
+    last = tmp_path / "runs" / "digits" / first[first.index("--name") + 1] / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    assert call("torchrun.sh", "torchrun", "--data.batch_size", "8") == [*first, "--ckpt_path", "last"]

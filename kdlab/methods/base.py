@@ -264,10 +264,12 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         """Save the means of the unfinished epoch, who taught in it, and how much of that was computed.
 
         Raises:
-            NumericalError: if a loss in it, or a weight, is no number; the checkpoint of before stays.
+            NumericalError: if a loss in it, a weight, or a number of the optimizer is none; the checkpoint of before
+                stays.
         """
         self._watch.look(self, wait=True)
         self._watch.look_at_weights(self, checkpoint.get("state_dict", {}))
+        self._watch.look_at_optimizers(self, checkpoint.get("optimizer_states", ()))
         checkpoint["teachers"] = self._teachers_digest
         checkpoint["asked"] = {name: (part.images_answered, part.images_computed) for name, part in self._remembering()}
         state = checkpoint["train_means"] = self.train_means.state_dict()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,6 +112,19 @@ class LossWatch:
         if bad is not None:
             cause = _weights_cause(method, method.global_step - 1)
             raise self._error(cause or f"{bad} is not finite after step {method.global_step - 1}; {REMEDY}")
+
+    def look_at_optimizers(self, method: Method, states: Iterable[Mapping[str, Any]]) -> None:
+        """See the same of the optimizers: an infinite second moment in Adam stops its weight for ever, in silence.
+
+        Raises:
+            NotFiniteError: if a tensor of one of the optimizers' state dicts is not finite.
+        """
+        for state in states:
+            for number, values in state["state"].items():
+                for name, value in values.items():
+                    if isinstance(value, Tensor) and not bool(value.isfinite().all()):
+                        where = f"{name} of parameter {number} in the optimizer"
+                        raise self._error(f"{where} is not finite after step {method.global_step - 1}; {REMEDY}")
 
     def forget(self) -> None:
         """Let the batches go."""

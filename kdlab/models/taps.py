@@ -52,12 +52,12 @@ class Taps:
         for path in layers:
             if not path or path not in modules:
                 raise _unknown(path, network)
-        self._modules = {path: modules[path] for path in layers}
+        self._layers = tuple(dict.fromkeys(layers))
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The tapped paths."""
-        return tuple(self._modules)
+        return self._layers
 
     def __call__(self, image: Tensor) -> Outputs:
         """Return the logits and the features, ``[B, C, H, W]`` or ``[B, D]``, with their graph.
@@ -65,12 +65,14 @@ class Taps:
         Raises:
             UsageError: if a layer ran not exactly once, returned no tensor, or was overwritten afterwards.
         """
-        if not self._modules:
+        if not self._layers:
             return Outputs(self.network(image))
+        # looked up now: layers are replaced behind our back, such as by the conversion to SyncBatchNorm
+        modules = [(path, self.network.get_submodule(path)) for path in self._layers]
         seen: list[tuple[str, Any, int | None]] = []
-        before = [(module, module.__dict__.get("forward")) for module in self._modules.values()]
+        before = [(module, module.__dict__.get("forward")) for _, module in modules]
         try:
-            for path, module in self._modules.items():
+            for path, module in modules:
                 module.__dict__["forward"] = _passing_on(module.forward, path, seen)
             logits = self.network(image)
         finally:
@@ -83,7 +85,7 @@ class Taps:
 
     def _features(self, seen: list[tuple[str, Any, int | None]]) -> dict[str, Tensor]:
         features: dict[str, Tensor] = {}
-        for path in self._modules:
+        for path in self._layers:
             outputs = [(output, version) for name, output, version in seen if name == path]
             if len(outputs) != 1:
                 raise UsageError(

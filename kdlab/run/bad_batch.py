@@ -34,8 +34,8 @@ class BadBatch(Callback):
         path = self.folder.path / f"bad_batch{rank}.safetensors"
         try:
             write_batches(exception.seen, path, str(exception))
-        except OSError as error:  # such as a full disk: the loss is what the user must know
-            log.warning("%s cannot be written (%s)", path, error.strerror)
+        except Exception as error:  # such as a full disk, or a lost GPU: the loss is what the user must know
+            log.warning("%s cannot be written (%s)", path, getattr(error, "strerror", None) or error)
         else:
             exception.add_note(f"The images of the step, and of the one before, are in {path}")
 

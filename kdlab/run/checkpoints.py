@@ -90,7 +90,7 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:  # noqa: ANN401
     except OSError as error:
         raise IntegrityError(f"checkpoint {path} cannot be read ({error.strerror})") from error
     digests = path.parent / DIGESTS
-    if digests.exists() and hashlib.sha256(content).hexdigest() not in digests.read_text().split():
+    if digests.exists() and hashlib.sha256(content).hexdigest() not in digests.read_text(encoding="utf-8").split():
         raise IntegrityError(f"checkpoint {path} is damaged: its SHA-256 is not the one that was written")
     try:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
@@ -110,7 +110,8 @@ def _remember(digest: str, path: Path) -> None:
     deaths in mid-save leaves neither too many lines nor too few.
     """
     listed = path.parent / DIGESTS
-    lines = [line.split(maxsplit=1) for line in listed.read_text().splitlines()] if listed.exists() else []
+    text = listed.read_text(encoding="utf-8") if listed.exists() else ""
+    lines = [line.split(maxsplit=1) for line in text.splitlines()]
     kept = [(old, name) for old, name in lines if name != path.name and (path.parent / name).exists()]
     kept = [(old, name) for old, name in kept if name != previous(path).name]
     for file in (path, previous(path)):

@@ -12,9 +12,10 @@ import secrets
 import selectors
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 LOST = 7  # exit code of the others, where one process is gone without a word
 _WELL = 0
 _CONNECT_S = 60.0
+_GREETING_S = 5.0  # for who has connected to say the token: processes of the job do so at once
 _OWN_ERROR_S = 3.0  # for a process to end by its own error, where all have the same one
 _NEWS_S = 5.0  # for the news of a peer to arrive, where a collective operation broke off
 _TOKEN_BYTES = 16
@@ -69,6 +71,10 @@ class PeerWatch(Callback):
         self._thread = threading.Thread(target=self._watch, name="peer-watch", daemon=True)
         self._thread.start()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Tell the others at once: loggers are ended next, and may wait for their servers for minutes."""
+        self._end(exception)
+
     def __enter__(self) -> Self:
         return self
 
@@ -76,7 +82,10 @@ class PeerWatch(Callback):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Tell the others how it ended here."""
-        if self._thread is None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._thread is None or self._ends.is_set():
             return
         # a collective operation broke off: it does not know why, but the watch will in an instant, and ends us
         if isinstance(error, RuntimeError) and self._lost.wait(_NEWS_S):
@@ -96,9 +105,8 @@ class PeerWatch(Callback):
                 for peer in peers:  # nobody shall take the closed connections for a death
                     peer.sendall(_NEWS.pack(_WELL, 0))
                 raise
-            connection.settimeout(_CONNECT_S)
-            greeting = connection.recv(_TOKEN_BYTES + _NEWS.size, socket.MSG_WAITALL)
-            if not hmac.compare_digest(greeting[:_TOKEN_BYTES], token):
+            greeting = _greeting(connection)
+            if len(greeting) < _TOKEN_BYTES + _NEWS.size or not hmac.compare_digest(greeting[:_TOKEN_BYTES], token):
                 connection.close()
                 continue
             peers[_lasting(connection)] = _NEWS.unpack(greeting[_TOKEN_BYTES:])[1]
@@ -140,6 +148,8 @@ class PeerWatch(Callback):
             what = "is gone: it was killed, or its machine was" if code == LOST else f"failed with exit code {code}"
             log.error("process %d of %d (counted from 0) %s; the others end too%s",
                       rank, self._world_size, what, self._advice())  # fmt: skip
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
         os._exit(code)
 
     def _advice(self) -> str:
@@ -151,18 +161,28 @@ class PeerWatch(Callback):
 
 @contextmanager
 def _meeting_point(trainer: Trainer) -> Iterator[tuple[socket.socket | None, tuple[str, int, bytes]]]:
-    """Agree on where to meet: the socket of the first process (None elsewhere), and its host, port and token."""
-    server = None
+    """Agree on where to meet: the socket of the first process (None elsewhere), and its host, port and token.
+
+    Raises:
+        OSError: in all processes, if the first one cannot listen.
+    """
+    server: socket.socket | None = None
+    place: tuple[str, int, bytes] | None = None
+    problem = ""
     if trainer.is_global_zero:
         one_machine = trainer.num_nodes == 1
-        server = socket.create_server(("127.0.0.1" if one_machine else "", 0), backlog=trainer.world_size)
-        server.settimeout(_CONNECT_S)
-        host = "127.0.0.1" if one_machine else os.environ["MASTER_ADDR"]
-        place = (host, server.getsockname()[1], secrets.token_bytes(_TOKEN_BYTES))
-    else:
-        place = ("", 0, b"")
+        try:
+            server = socket.create_server(("127.0.0.1" if one_machine else "", 0), backlog=trainer.world_size)
+            server.settimeout(_CONNECT_S)
+            host = "127.0.0.1" if one_machine else os.environ["MASTER_ADDR"]
+            place = (host, server.getsockname()[1], secrets.token_bytes(_TOKEN_BYTES))
+        except OSError as error:  # the others wait for an answer
+            problem = str(error)
+    place, problem = trainer.strategy.broadcast((place, problem))
     try:
-        yield server, trainer.strategy.broadcast(place)
+        if place is None:
+            raise OSError(problem)
+        yield server, place
     finally:
         if server is not None:
             server.close()
@@ -173,6 +193,15 @@ def _connect(place: tuple[str, int, bytes], rank: int) -> socket.socket:
     connection = socket.create_connection((host, port), timeout=_CONNECT_S)
     connection.sendall(token + _NEWS.pack(_WELL, rank))
     return _lasting(connection)
+
+
+def _greeting(connection: socket.socket) -> bytes:
+    """What somebody says first; nothing where that takes long or the connection breaks."""
+    connection.settimeout(_GREETING_S)
+    try:
+        return connection.recv(_TOKEN_BYTES + _NEWS.size, socket.MSG_WAITALL)
+    except OSError:
+        return b""
 
 
 def _lasting(connection: socket.socket) -> socket.socket:

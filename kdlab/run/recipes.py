@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.run.folder import RunFolder
+from kdlab.run.requeue import REQUEUE_SIGNAL, under_slurm
 from kdlab.run.science import differences
 from kdlab.teachers import FrozenTeacher
 from kdlab.weights import read_card
@@ -80,17 +81,19 @@ def _train(teacher: FrozenTeacher, folder: RunFolder, options: list[str]) -> Non
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Run the command to its end; it ends with us when we are told to stop."""
+    """Run the command to its end; it ends with us when we are told to stop, and puts SLURM's job into the queue."""
     with subprocess.Popen(command, env=environment) as process:
 
         def stop(number: int, frame: FrameType | None) -> None:
             process.send_signal(number)
 
-        before = signal.signal(signal.SIGTERM, stop)
+        numbers = (signal.SIGTERM, REQUEUE_SIGNAL) if under_slurm() else (signal.SIGTERM,)
+        before = {number: signal.signal(number, stop) for number in numbers}
         try:
             return process.wait()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             process.terminate()
 
 

@@ -49,6 +49,7 @@ class RunRecorder(Callback):
         self._started = 0.0
         self._epoch_started: float | None = None
         self._log_file: logging.Handler | None = None
+        self._claimed = False  # by this process
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count the processes, which a checkpoint is compared with before `on_fit_start`."""
@@ -83,6 +84,7 @@ class RunRecorder(Callback):
             self.folder = claim_new(self.wanted)
         else:
             self.folder.claim()
+        self._claimed = True
         if not self._resumes:
             write_text(self.folder.config, self.config)
         self._log_file = _log_to(self.folder.log)
@@ -125,7 +127,7 @@ class RunRecorder(Callback):
         if before != self._world_size:
             raise UsageError(
                 f"the run was started with {before} process(es), now there are {self._world_size}; continue it with "
-                f"--trainer.devices {before} --trainer.num_nodes 1, or leave --ckpt_path out to start a new run"
+                f"{before} (--trainer.devices times --trainer.num_nodes), or leave --ckpt_path out to start a new run"
             )
         self.train_seconds, self.images_per_s = state_dict["train_seconds"], state_dict["images_per_s"]
 
@@ -143,7 +145,9 @@ class RunRecorder(Callback):
             logging.getLogger().removeHandler(self._log_file)
             self._log_file.close()
             self._log_file = None
+        if self._claimed:
             assert self.folder is not None
+            self._claimed = False
             self.folder.release()
 
     def _seconds(self) -> float:

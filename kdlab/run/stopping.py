@@ -4,12 +4,14 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from kdlab.run.checkpoints import ResumePoint
 from kdlab.run.requeue import REQUEUE_SIGNAL, requeue, under_slurm
@@ -43,11 +45,14 @@ class StopOnSignal(Callback):
         self._received = 0
         self._before: dict[int, Any] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep Lightning from listening: its handler waits for all processes, wherever the signal interrupts one."""
+        setattr(trainer._signal_connector, "register_signal_handlers", _ask_nobody)  # noqa: B010 (mypy)
+        setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", _ask_nobody)  # noqa: B010
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen, from now on in Lightning's place."""
+        """Listen."""
         self._listen(self._note)
-        if trainer.world_size > 1:
-            setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", _ask_nobody)  # noqa: B010 (mypy)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -66,10 +71,10 @@ class StopOnSignal(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Outside of training there is nothing to finish: end, and the others with us."""
         if trainer.world_size > 1 and trainer.state.fn != "fit":
-            self._listen(_leave)
+            self._listen(leave)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As in a validation on its own. Lightning would wait for all others inside the handler of the signal."""
+        """As in a validation on its own."""
         self.on_validation_start(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,8 +87,10 @@ class StopOnSignal(Callback):
         self._give_back()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back, before Lightning gives back those it took."""
+        """Give the signals back, and stop after the last epoch, whose resume point is written: the test comes later."""
         self._give_back()
+        if number := self._agreed(trainer, -1):
+            self._stop(trainer, number)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
@@ -91,14 +98,15 @@ class StopOnSignal(Callback):
 
     def _listen(self, handler: Callable[[int, FrameType | None], None]) -> None:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python does not let us
-            numbers = (*SIGNALS, REQUEUE_SIGNAL) if under_slurm() else SIGNALS
-            self._before = {number: signal.signal(number, handler) for number in numbers}
+            self._before = {number: signal.signal(number, handler) for number in (*SIGNALS, *_of_slurm())}
 
     def _give_back(self) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received == number == REQUEUE_SIGNAL:
+            return  # from SLURM, and from the process whose teacher is trained here
         if self._received:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -122,14 +130,44 @@ class StopOnSignal(Callback):
                 "stopped after step %d; continue with: python -m kdlab fit --config %s --ckpt_path %s",
                 trainer.global_step, folder.config, folder.last,
             )  # fmt: skip
-        if number == REQUEUE_SIGNAL and trainer.is_global_zero:
-            requeue()
+        if number == REQUEUE_SIGNAL:
+            if trainer.is_global_zero:
+                requeue()
+            trainer.strategy.barrier()  # the first that ends may take all with it: `srun --kill-on-bad-exit=1`
         raise Stopped(128 + number)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+@contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """Let SIGTERM, and SLURM's signal, end this process with their exit code wherever nothing has to be finished."""
+    numbers = (signal.SIGTERM, *_of_slurm()) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End this process with the exit code of a signal; once more ends it at once.
+
+    SLURM sends its signal to all processes of a job. The first puts the job into the queue again, and takes the others
+    along.
+    """
+    if number != REQUEUE_SIGNAL:
+        signal.signal(number, signal.SIG_DFL)
+    elif getattr(rank_zero_only, "rank", 0) == 0:
+        signal.signal(number, signal.SIG_IGN)
+        requeue()
+    else:
+        return
     sys.exit(128 + number)
 
 
+def _of_slurm() -> tuple[int, ...]:
+    return (REQUEUE_SIGNAL,) if under_slurm() else ()
+
+
 def _ask_nobody() -> None:
-    """What Lightning does in every step instead of asking all processes whether SIGTERM came."""
+    """What Lightning does in place of its own, which asks all processes whether SIGTERM came."""

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from filelock import FileLock
 from lightning.pytorch.loggers import Logger
 
 from kdlab.parser import KDLabParser
+from kdlab.run.folder import RunFolder
 from kdlab.run.guard import guard
 from kdlab.run.metrics_csv import MetricsCSV
 from kdlab.run.recorder import begin_trackers
@@ -35,15 +37,9 @@ def add_to_run(run: LoadedRun, section: tuple[str, ...], figures: Mapping[str, A
     if not run.is_final:
         return
     assert run.folder is not None
-    result = read_result(run.folder.result)
-    if result is None:
+    if not _added(run.folder, section, figures):
         log.warning("%s is not there or damaged, so the main figures are not added to it", run.folder.result)
         return
-    within = result
-    for name in section[:-1]:
-        within = within.setdefault(name, {})
-    within[section[-1]] = dict(figures)
-    write_result(result, run.folder.result)
     metrics = numbers(figures, "/".join(section))
     csv = MetricsCSV()
     csv.open(run.folder.metrics, step=sys.maxsize)
@@ -56,6 +52,20 @@ def add_to_run(run: LoadedRun, section: tuple[str, ...], figures: Mapping[str, A
         logger.finalize("success")
         if isinstance(logger, Tracker):
             logger.close()
+
+
+def _added(folder: RunFolder, section: tuple[str, ...], figures: Mapping[str, Any]) -> bool:
+    """Add to the result, one command after the other: each rewrites all of it. False where there is none."""
+    with FileLock(folder.path / ".result.lock"):
+        result = read_result(folder.result)
+        if result is None:
+            return False
+        within = result
+        for name in section[:-1]:
+            within = within.setdefault(name, {})
+        within[section[-1]] = dict(figures)
+        write_result(result, folder.result)
+    return True
 
 
 def own_loggers(config: Mapping[str, Any]) -> list[Logger]:

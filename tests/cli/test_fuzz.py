@@ -53,6 +53,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KDLabCLI, "setup_parser", setup_parser)
         patch.setattr("lightning.pytorch.loops.fit_loop._FitLoop.run", lambda _: None)
+        patch.setattr(KDLabCLI, "_conclude", lambda *_: None)
         yield
 
 
@@ -120,6 +121,9 @@ KEYS = (
 )  # fmt: skip
 
 REHEARSAL = ["--trainer.fast_dev_run", "true"]
+# a run that makes its folder when all has been built; last, so that no odd value leads out of the place of a test
+REAL = ["--runs_dir", "runs", "--experiment", "fuzz", "--name", "run"]
+ways = st.sampled_from((REHEARSAL, REHEARSAL, REAL))
 BASES = (
     ["--config", "digits/independent"],
     ["--config", "digits/logit_matching", "--model.teacher.recipe", "null", "--model.teacher.checkpoint", "null"],
@@ -156,7 +160,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         parts.append([f"--{key}={value}"] if draw(st.booleans()) else [f"--{key}", value])
     if draw(st.integers(0, 9)) == 0:
         parts.append([draw(values)])
-    return ["fit", *(word for part in draw(st.permutations(parts)) for word in part), *REHEARSAL]
+    return ["fit", *(word for part in draw(st.permutations(parts)) for word in part), *draw(ways)]
 
 
 NUMERIC = tuple(
@@ -178,10 +182,10 @@ numbers = st.one_of(
 @st.composite
 def number_lines(draw: st.DrawFn) -> list[str]:
     """``fit`` with a number where a number belongs: what the parser cannot refuse."""
-    arguments = ["fit", *draw(st.sampled_from(BASES)), *REHEARSAL]
+    arguments = ["fit", *draw(st.sampled_from(BASES))]
     for key in draw(st.lists(st.sampled_from(NUMERIC), min_size=1, max_size=2)):
         arguments.append(f"--{key}={yaml.safe_dump(draw(numbers)).split()[0]}")
-    return arguments
+    return [*arguments, *draw(ways)]
 
 
 def nested(key: str, value: object) -> object:
@@ -279,9 +283,9 @@ def test_any_number_runs_or_is_refused_in_one_line(arguments: list[str]) -> None
 
 
 @cases(70)
-@given(config_files())
-def test_any_config_file_runs_or_is_refused_in_one_line(content: bytes) -> None:
-    obey_the_law(["fit", *BASES[0], "--config", "@IN/o.yaml", *REHEARSAL], {"o.yaml": content})
+@given(config_files(), ways)
+def test_any_config_file_runs_or_is_refused_in_one_line(content: bytes, way: list[str]) -> None:
+    obey_the_law(["fit", *BASES[0], "--config", "@IN/o.yaml", *way], {"o.yaml": content})
 
 
 @cases(60)
@@ -303,6 +307,6 @@ def test_many_more_of_all_kinds_run_or_are_refused_in_one_line(data: st.DataObje
         obey_the_law(data.draw(number_lines()))
     elif kind == 1:
         overlay = {"o.yaml": data.draw(config_files())}
-        obey_the_law(["fit", *BASES[1], "--config", "@IN/o.yaml", *REHEARSAL], overlay)
+        obey_the_law(["fit", *BASES[1], "--config", "@IN/o.yaml", *data.draw(ways)], overlay)
     else:
         obey_the_law(*data.draw(verb_calls()))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,46 +30,74 @@ FOREVER = [
 ]
 
 
-def as_slurm_task(arguments: list[str], signalled: int | None) -> int:
-    """What `srun` starts on one node: a rank that knows itself from SLURM's variables, and may get the signal."""
+def as_slurm_task(arguments: list[str], *signalled: int, hook: str = "on_train_batch_end", step: int = 10) -> int:
+    """What `srun` starts on one node: a rank that knows itself from SLURM's variables, and may get the signal.
+
+    At its end it writes down whether SLURM had queued the job again by then.
+    """
     rank = os.environ.pop("LOCAL_RANK")
     os.environ |= {
         "SLURM_JOB_ID": "4321", "SLURM_JOB_NAME": "kdlab", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NNODES": "1", "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": "0",
     }  # fmt: skip
 
-    def on_train_batch_end(module: Method, *_: object) -> None:
-        if module.global_step == 10 and module.global_rank == signalled:
+    def send(module: Method, *_: object) -> None:
+        if module.global_step == step and module.global_rank in signalled:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    setattr(Method, "on_train_batch_end", on_train_batch_end)  # noqa: B010 (mypy refuses to assign to a method)
-    return main(arguments)
+    setattr(Method, hook, send)
+    code = main(arguments)
+    Path(f"queued-when-{rank}-ended").write_text(str(Path("asked").exists()))
+    return code
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the working folder: takes its time, and writes down what it was asked."""
+    program = tmp_path / "scontrol"
+    program.write_text(f'#!/bin/sh\nsleep 0.5\necho "$@" >> {tmp_path}/asked\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("signalled", [0, 1])
 def test_slurms_signal_writes_a_resume_point_and_queues_the_job_again(
-    signalled: int, tmp_path: Path, two_ranks: TwoRanks, monkeypatch: pytest.MonkeyPatch
+    signalled: int, tmp_path: Path, two_ranks: TwoRanks, scontrol: None
 ) -> None:
-    program = tmp_path / "scontrol"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.chdir(tmp_path)
     arguments = [*COMMON, "--runs_dir", str(tmp_path / "runs")]
     assert two_ranks(as_slurm_task, arguments, signalled) == [128 + signal.SIGUSR1] * 2
     folder = RunFolder(tmp_path / "runs" / "digits" / "run")
     assert folder.last.exists()
     assert (tmp_path / "asked").read_text() == "requeue 4321\n"  # once, whichever task got the signal
+    for rank in range(2):  # with --kill-on-bad-exit=1 the first that ends takes all with it
+        assert (tmp_path / f"queued-when-{rank}-ended").read_text() == "True"
     assert not list(tmp_path.glob("*.ckpt"))  # Lightning's own, in the working folder
-    assert two_ranks(as_slurm_task, [*arguments, "--ckpt_path", "last"], None) == [0, 0]
+    assert two_ranks(as_slurm_task, [*arguments, "--ckpt_path", "last"]) == [0, 0]
     assert folder.result.exists()
+
+
+@pytest.mark.faults
+def test_slurms_signal_in_the_test_queues_the_job_again(tmp_path: Path, two_ranks: TwoRanks, scontrol: None) -> None:
+    arguments = [
+        *COMMON,
+        "--runs_dir",
+        str(tmp_path / "runs"),
+        "--trainer.max_epochs",
+        "1",
+        "--data.train_per_class",
+        "32",
+    ]
+    task = partial(as_slurm_task, hook="on_test_epoch_start")  # 320 images in batches of 2 x 16: ten steps
+    assert two_ranks(task, arguments, 0, 1) == [128 + signal.SIGUSR1] * 2
+    assert (tmp_path / "asked").read_text() == "requeue 4321\n"
 
 
 def test_another_number_of_tasks_than_devices_is_refused(
     tmp_path: Path, two_ranks: TwoRanks, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [*COMMON, "--runs_dir", str(tmp_path), "--trainer.devices", "3"]
-    assert two_ranks(as_slurm_task, arguments, None) == [2, 2]
+    assert two_ranks(as_slurm_task, arguments) == [2, 2]
     error = capfd.readouterr().err
     assert "the number of tasks per node configured in SLURM `--ntasks-per-node=2` does not match" in error
     assert "Traceback" not in error

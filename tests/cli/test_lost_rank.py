@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 
 from kdlab.cli import main
 from kdlab.errors import IntegrityError, NumericalError
 from kdlab.methods import Method
 from kdlab.run.folder import RunFolder
 from kdlab.run.peers import LOST
+from kdlab.run.teacher_check import TeacherCheck
+from kdlab.teachers import Teacher
 
 TwoRanks = Callable[..., list[int | None]]
 Deed = Callable[[Method], object]
@@ -155,6 +158,26 @@ def test_sigterm_to_any_process_stops_all_behind_a_resume_point(
 def test_sigterm_in_the_test_ends_all(arguments: list[str], two_ranks: TwoRanks) -> None:
     arguments += ["--trainer.max_epochs", "1"]
     assert two_ranks(run_with, arguments, {1: terminate}, "on_test_epoch_start", STEPS_PER_EPOCH) == [143, 143]
+
+
+def run_with_a_check(arguments: list[str]) -> int:
+    """What each process does: train, and be told to stop, in the second one, while the teacher is looked at."""
+    collect = TeacherCheck._collect
+
+    def collected(check: TeacherCheck, trainer: Trainer, module: Method, teacher: Teacher) -> object:
+        if trainer.global_rank == 1:
+            terminate(module)
+        return collect(check, trainer, module, teacher)
+
+    setattr(TeacherCheck, "_collect", collected)  # noqa: B010 (mypy refuses to assign to a method)
+    return main(arguments)
+
+
+@pytest.mark.faults
+def test_sigterm_before_the_first_step_ends_all(arguments: list[str], two_ranks: TwoRanks) -> None:
+    untrained = ["--model.teacher.recipe", "null", "--model.teacher.checkpoint", "null"]
+    arguments = ["fit", "--config", "digits/logit_matching", *arguments[3:], *untrained]
+    assert two_ranks(run_with_a_check, arguments) == [143, 143]
 
 
 # -- what a stop costs --------------------------------------------------------------------------------------------

@@ -85,15 +85,22 @@ def test_the_step_is_named_its_images_are_kept_and_the_last_good_point_goes_on(
     tally("loss or gradient not finite: exit code 5, step and term named, images kept, resumed", 1)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError("CUDA error: out of order"), "CUDA error: out of order"),
+    ],
+)
 def test_a_batch_that_cannot_be_kept_does_not_hide_the_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(IndependentStudent, "losses", faulty(IndependentStudent.losses, "loss", 7))
     monkeypatch.setattr("kdlab.run.bad_batch.write_batches", full)
     assert main([*ARGUMENTS, "--runs_dir", str(tmp_path)]) == 5
     said = capsys.readouterr().err
-    assert "bad_batch.safetensors cannot be written (No space left on device)" in said
+    assert f"bad_batch.safetensors cannot be written ({reason})" in said
     assert "extra_loss is nan at step 7" in said.splitlines()[-1]

@@ -51,7 +51,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize(
     ("hook", "step"),
-    [("on_train_batch_end", 5), ("on_validation_start", 21), ("on_train_batch_end", 42)],  # 21 steps in an epoch
+    [
+        ("on_train_batch_end", 5),
+        ("on_validation_start", 21),
+        ("on_train_batch_end", 42),
+        ("on_train_batch_end", 63),  # the last of the run, whose validation and test are to come
+        pytest.param("on_validation_start", 63, marks=pytest.mark.faults),
+    ],  # 21 steps in an epoch
 )
 def test_a_stopped_run_ends_with_the_code_of_the_signal_and_resumes_exactly(
     number: int, code: int, hook: str, step: int, tmp_path: Path, uninterrupted: tuple[str, bytes],
@@ -89,3 +95,33 @@ def test_the_signals_are_given_back(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert main([*COMMON, "--runs_dir", str(tmp_path), "--trainer.max_epochs", "1"]) == 0
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+SHORT = ["--trainer.max_epochs", "1", "--data.train_per_class", "10", "--data.batch_size", "50"]  # two steps
+
+
+@pytest.mark.parametrize(("hook", "step"), [("on_fit_start", 0), ("on_test_epoch_start", 2)])
+def test_outside_of_training_a_run_ends_at_once_with_the_code_of_the_signal(
+    hook: str, step: int, tmp_path: Path
+) -> None:
+    assert stopped([*COMMON, *SHORT, "--runs_dir", str(tmp_path)], signal.SIGTERM, hook, step) == 143
+    folder = RunFolder(tmp_path / "digits" / "run")
+    assert not folder.result.exists()
+    assert not folder.in_use
+
+
+@pytest.mark.parametrize(
+    ("hook", "step"), [("on_fit_start", 0), ("on_validation_start", 2), ("on_test_epoch_start", 2)]
+)
+def test_slurms_signal_queues_the_job_again_whatever_it_interrupts(
+    hook: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "scontrol"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "4321")
+    arguments = [*COMMON, *SHORT, "--runs_dir", str(tmp_path)]
+    assert stopped(arguments, signal.SIGUSR1, hook, step) == 138
+    assert (tmp_path / "asked").read_text() == "requeue 4321\n"
+    assert not RunFolder(tmp_path / "digits" / "run").result.exists()

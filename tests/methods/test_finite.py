@@ -110,6 +110,23 @@ def test_the_last_step_of_a_run_is_found_when_it_is_saved(fit, tmp_path):
     assert not (tmp_path / "never.ckpt").exists()
 
 
+def test_an_optimizer_that_has_broken_alone_is_found_when_it_is_saved(fit, tmp_path):
+    def optimizer(parameters):
+        return torch.optim.Adam(parameters, lr=1e-3)
+
+    def overflow():  # as the square of a gradient of 1e20 does, which leaves the weights where they are, for ever
+        state = method.trainer.optimizers[0].state
+        state[method.student.fc.bias]["exp_avg_sq"][0] = math.inf
+        method.trainer.save_checkpoint(tmp_path / "never.ckpt")
+
+    method = IndependentStudent(student=DigitsConv(), optimizer=optimizer)
+    method.on_train_end = overflow
+    error = stopped(fit, method)
+    number = [name for name, _ in method.student.named_parameters()].index("fc.bias")
+    assert f"exp_avg_sq of parameter {number} in the optimizer is not finite after step 17; lower" in str(error)
+    assert not (tmp_path / "never.ckpt").exists()
+
+
 def test_an_image_is_named_by_its_place_in_the_split(fit):
     error = stopped(fit, faulty("image"))
     index = int(error.seen[-1].batch.index[3])

@@ -141,6 +141,17 @@ def test_a_forward_that_somebody_else_replaced_stays_replaced():
     assert network.layer1.forward is mine
 
 
+def test_a_layer_that_was_replaced_since_is_tapped_where_it_was():
+    network = SmallNet()
+    taps = Taps(network, ["inner.norm", "relu"])
+    image = torch.randn(8, 4)
+    expected = taps(image)
+    assert nn.SyncBatchNorm.convert_sync_batchnorm(network) is network
+    assert type(network.inner["norm"]) is nn.SyncBatchNorm
+    assert taps(image).features["inner.norm"].equal(expected.features["inner.norm"])
+    assert untouched(network)
+
+
 def test_no_layers_means_the_network_alone():
     network = DigitsConv().eval()
     outputs = Taps(network, [])(torch.zeros(2, 1, 8, 8))

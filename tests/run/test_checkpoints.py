@@ -1,6 +1,7 @@
 """Resume points survive damage, full disks and death at any instant, and nothing in a file is run."""
 
 import errno
+import locale
 import multiprocessing
 import os
 import pickle
@@ -93,6 +94,17 @@ def test_every_checkpoint_of_a_folder_stays_readable(path):
         IO.save_checkpoint(checkpoint(step), path.with_name(f"epoch-{step}.ckpt"))
     for step in range(20):
         assert same(IO.load_checkpoint(path.with_name(f"epoch-{step}.ckpt")), checkpoint(step))
+
+
+def test_digests_do_not_depend_on_the_locale(tmp_path):
+    path, before = tmp_path / "größe.ckpt", locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    try:
+        for step in (1, 2):
+            AtomicCheckpointIO().save_checkpoint(checkpoint(step), path)
+        same(AtomicCheckpointIO().load_checkpoint(path), checkpoint(2))
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 def test_a_folder_without_digests_can_be_read(two):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kdlab.run.recorder import RunLog
+from kdlab.run.folder import RunFolder
+from kdlab.run.recorder import RunLog, RunRecorder
 
 
 def line(text):
@@ -28,3 +29,16 @@ def test_names_of_any_bytes_can_be_logged(tmp_path):
     log.handle(line("run folder \udcc3\udc9c"))
     log.close()
     assert (tmp_path / "log.txt").read_text() == "run folder \\udcc3\\udc9c\n"
+
+
+def test_a_folder_that_cannot_be_filled_is_given_up(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdlab.run.recorder.write_text", full)
+    recorder = RunRecorder(tmp_path / "run", None, "a: 1\n")
+    with pytest.raises(OSError, match="No space"):
+        recorder._claim()
+    recorder.close()
+    assert not (tmp_path / "run" / "owner.json").exists()
+    assert not RunFolder(tmp_path / "run").in_use

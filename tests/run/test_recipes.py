@@ -1,0 +1,38 @@
+"""The process that trains a teacher hears what its parent is told."""
+
+import signal
+import sys
+
+import pytest
+
+from kdlab.run.recipes import _run
+
+CHILD = """
+import os, signal, sys, time
+signal.signal(signal.{0}, lambda *_: sys.exit(9))
+os.kill(os.getppid(), signal.{0})
+time.sleep(5)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_is_passed_on_and_the_handlers_of_before_come_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4321")
+    number = getattr(signal, name)
+    before = signal.signal(number, mine := lambda *_: None)
+    try:
+        assert _run([sys.executable, "-c", CHILD.format(name)], {}) == 9
+        assert signal.getsignal(number) is mine
+    finally:
+        signal.signal(number, before)
+
+
+def test_outside_of_slurm_its_signal_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        assert _run([sys.executable, "-c", CHILD.format("SIGUSR1").replace("5", "0")], {}) == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIGUSR1]
