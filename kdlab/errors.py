@@ -24,7 +24,10 @@ class BusyError(KDLabError):
 
 
 class IntegrityError(KDLabError):
-    """A data file, checkpoint or teacher is missing, damaged, foreign or no longer what it was (exit code 4)."""
+    """A data file, checkpoint or teacher is missing, damaged, foreign or no longer what it was (exit code 4).
+
+    So is a tracked run at W&B of which a part is missing.
+    """
 
     exit_code = 4
 

@@ -11,13 +11,22 @@ from kdlab.atomic import atomic_write
 
 Row = dict[str, Any]
 
+MACHINE = ("profile/", "export/")  # what the network costs on this machine, which differs from time to time
+
 
 def read_rows(path: Path) -> list[dict[str, float]]:
     """The rows of a ``metrics.csv``: ``step`` and the metrics that each of them has; none where there is no file."""
+    return [{name: float(value) for name, value in row.items() if value} for row in _read(path)[1]]
+
+
+def _read(path: Path) -> tuple[list[str], list[Row]]:
+    """The columns and the whole rows, as they are written; a kill may have torn the last row."""
     if not path.exists():
-        return []
+        return [], []
     with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        reader = csv.DictReader(line for line in file if line.endswith("\n"))
+        rows = [row for row in reader if None not in row and (row.get("step") or "").isdigit()]
+        return list(reader.fieldnames or []), rows
 
 
 class MetricsCSV(Logger):
@@ -55,17 +64,15 @@ class MetricsCSV(Logger):
         self._path = path
         if not path.exists():
             return
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(line for line in file if line.endswith("\n"))  # the last one may be torn
-            rows = [row for row in reader if None not in row and (row.get("step") or "").isdigit()]
-            self._columns = list(reader.fieldnames or self._columns)
+        columns, rows = _read(path)
+        self._columns = columns or self._columns
         self._written = [row for row in rows if int(row["step"]) < step]
         self._replace_file()
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a row; what the network costs on this machine is in result.json and differs from time to time."""
-        if all(name.startswith(("profile/", "export/")) for name in metrics):
+        """Add a row; what the network costs on this machine is in result.json alone."""
+        if all(name.startswith(MACHINE) for name in metrics):
             return
         self._rows.append({"step": step, **metrics})
 

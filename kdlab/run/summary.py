@@ -21,7 +21,7 @@ from kdlab.run.costs import cost_report, cost_table
 from kdlab.run.environment import describe_environment
 from kdlab.run.noise import noise_report
 from kdlab.run.recorder import RunRecorder
-from kdlab.teachers import CachedTeacher, FrozenTeacher, Teacher
+from kdlab.teachers import CachedTeacher, FrozenTeacher, Teacher, TeacherEnsemble
 from kdlab.weights import digest
 
 COLUMNS = {"accuracy": "accuracy %", "top5": "top-5 %", "nll": "NLL", "ece": "ECE", "agreement": "agrees %"}
@@ -49,12 +49,7 @@ def build_result(
     result["student"]["weights_sha256"] = digest(model.student)
     teacher = model.teacher.teacher if isinstance(model.teacher, CachedTeacher) else model.teacher
     if teacher is not None and teacher.ready:
-        network = teacher.network if isinstance(teacher, FrozenTeacher) else teacher
-        result["teacher"] = describe_network(network) | {"test": _under("teacher/test_", logged)}
-        result["teacher"]["weights_sha256"] = teacher_digest(teacher)
-        if isinstance(teacher, FrozenTeacher):
-            result["teacher"]["checkpoint"] = None if teacher.untrained else teacher.checkpoint
-            result["teacher"]["untrained"] = teacher.untrained
+        result["teacher"] = describe_teacher(teacher) | {"test": _under("teacher/test_", logged)}
         if isinstance(model.teacher, CachedTeacher) and recorder is not None:
             result["teacher"]["images_answered"] = model.teacher.images_answered
             result["teacher"]["images_computed"] = model.teacher.images_computed
@@ -76,6 +71,20 @@ def build_result(
 def describe_network(network: nn.Module) -> dict[str, Any]:
     """Class and size of a network; buffers are not parameters."""
     return {"network": type(network).__name__, "parameters": sum(p.numel() for p in network.parameters())}
+
+
+def describe_teacher(teacher: Teacher) -> dict[str, Any]:
+    """Network, weights and the file they are from; of an ensemble, those of its members as well."""
+    if isinstance(teacher, CachedTeacher):
+        return describe_teacher(teacher.teacher)
+    network = teacher.network if isinstance(teacher, FrozenTeacher) else teacher
+    about = describe_network(network) | {"weights_sha256": teacher_digest(teacher)}
+    if isinstance(teacher, FrozenTeacher):
+        about["checkpoint"] = None if teacher.untrained else teacher.checkpoint
+        about["untrained"] = teacher.untrained
+    if isinstance(teacher, TeacherEnsemble):
+        about["members"] = [describe_teacher(member) for member in teacher.teachers]
+    return about
 
 
 def teacher_digest(teacher: Teacher) -> str:

@@ -34,10 +34,10 @@ class TensorBoard(Tracker, lightning.TensorBoardLogger):
         if not _installed():
             raise UsageError("TensorBoard needs the package tensorboard; pip install 'kdlab[tensorboard]'")
 
-    def begin(self, folder: RunFolder, step: int) -> None:
+    def begin(self, folder: RunFolder, step: int | None) -> None:
         """Write into this folder from now on."""
         self._root_dir = str(folder.path)
-        if step > 0 and not folder.result.exists():
+        if step:
             self._kwargs["purge_step"] = step
         self._begun = True
 
@@ -56,8 +56,10 @@ class TensorBoard(Tracker, lightning.TensorBoardLogger):
 
     def close(self) -> None:
         """Close the file."""
-        self.experiment.close()
-        self._begun = False
+        try:
+            self.experiment.close()
+        finally:
+            self._begun = False
 
 
 def _installed() -> bool:

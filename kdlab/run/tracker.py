@@ -28,12 +28,13 @@ class Tracker(Logger, ABC):
         """
 
     @abstractmethod
-    def begin(self, folder: RunFolder, step: int) -> None:
+    def begin(self, folder: RunFolder, step: int | None) -> None:
         """Follow the run in `folder`; its config.yaml is written, and metrics.csv has the steps before `step`.
 
         Args:
             folder: of the run.
-            step: the first step of this process; above 0 in a resumed run.
+            step: the first step of this process, above 0 in a resumed run; None if the run is over, and only figures
+                that were found out later follow.
         """
 
     def conclude(self, trainer: Trainer, method: Method, data: ImageData, result: Mapping[str, Any]) -> None:
@@ -53,8 +54,12 @@ class Tracker(Logger, ABC):
 class NoExperiment:
     """Stands for the experiment of a tracker that follows no run: whatever it is asked to do, it does nothing."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return lambda *args, **kwargs: None
+    def __getattr__(self, name: str) -> NoExperiment:
+        return self
+
+    def __call__(self, *_: object, **__: object) -> NoExperiment:
+        """Do nothing; what is asked of the answer does nothing either, as in ``experiment.config.update(...)``."""
+        return self
 
 
 def numbers(figures: Mapping[str, Any], prefix: str) -> dict[str, float]:

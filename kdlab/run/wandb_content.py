@@ -92,8 +92,10 @@ def log_artifacts(run: Run, folder: RunFolder, result: Mapping[str, Any]) -> Non
     if teacher is None:
         return
     run.config.update({"teacher_artifact": teacher}, allow_val_change=True)  # type: ignore[no-untyped-call]
-    if not run.offline and teacher["checkpoint"] is not None:
-        run.use_artifact(_artifact(teacher["artifact"], "model", Path(teacher["checkpoint"])))
+    if not run.offline:
+        for used in (teacher, *_members(teacher)):
+            if used["checkpoint"] is not None:
+                run.use_artifact(_artifact(used["artifact"], "model", Path(used["checkpoint"])))
 
 
 @contextmanager
@@ -111,25 +113,40 @@ def data_within(folder: RunFolder) -> Iterator[None]:
 
 
 def lineage(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Name of the artifact of the teacher, SHA-256 of its weights and their file; None without a teacher."""
+    """Name of the artifact of the teacher, SHA-256 of its weights and their file; None without a teacher.
+
+    Those of an ensemble's ``members`` as well: each has a file of its own, the ensemble has none.
+    """
     teacher = result.get("teacher")
-    if teacher is None:
-        return None
+    return None if teacher is None else _origin(teacher)
+
+
+def _origin(teacher: Mapping[str, Any]) -> dict[str, Any]:
     checkpoint, name = teacher.get("checkpoint"), teacher["network"]
     if checkpoint is not None:
         path = Path(checkpoint)
         name = artifact_name(*path.parts[-3:-1]) if path.name == "student.safetensors" else artifact_name(path.stem)
-    return {
+    origin = {
         "artifact": artifact_name(name),
         "network": teacher["network"],
         "weights_sha256": teacher["weights_sha256"],
         "checkpoint": checkpoint,
     }
+    if "members" in teacher:
+        origin["members"] = [_origin(member) for member in teacher["members"]]
+    return origin
+
+
+def _members(origin: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The members of an ensemble, and those of ensembles among them."""
+    for member in origin.get("members", []):
+        yield member
+        yield from _members(member)
 
 
 def artifact_name(*parts: str) -> str:
-    """A name of letters, digits, dashes, dots and underscores, which is all that W&B takes."""
-    return re.sub(r"[^\w.-]+", "-", "-".join(parts))[-LONGEST_NAME:]
+    """A name of ASCII letters, digits, dashes, dots and underscores, which is all that W&B takes."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(parts))[-LONGEST_NAME:]
 
 
 def tag(text: str) -> str:

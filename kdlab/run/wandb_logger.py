@@ -17,14 +17,15 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from kdlab.atomic import write_text
 from kdlab.data import ImageData
+from kdlab.messages import one_line
 from kdlab.methods import Method
 from kdlab.run.exhibits import Exhibits
 from kdlab.run.folder import RunFolder
-from kdlab.run.metrics_csv import read_rows
+from kdlab.run.metrics_csv import MACHINE, read_rows
 from kdlab.run.study_place import StudyPlace
 from kdlab.run.tracker import NoExperiment, Tracker
 from kdlab.run.wandb_content import config_of, data_within, log_artifacts, media_of, summary_of, tag
-from kdlab.run.wandb_server import Server, mark_sent
+from kdlab.run.wandb_server import Server, mark_sent, settle
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -35,7 +36,7 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 
 INIT_S = 5  # for a server that answered already
 FINISH_S = 300  # for what is still to be sent at the end
-ONCE = ("profile/", "export/", "analysis/")
+ONCE = (*MACHINE, "analysis/")
 STEP = "trainer/global_step"  # as Lightning calls it: the x-axis of all metrics
 # log.txt has the console, result.json the commit; an address of git may hold a password
 QUIET: dict[str, Any] = {"silent": True, "console": "off", "save_code": False, "disable_git": True,
@@ -82,7 +83,7 @@ class WandbLogger(Tracker, lightning.WandbLogger):
 
     # -- the life of a run --------------------------------------------------------------------------------
 
-    def begin(self, folder: RunFolder, step: int) -> None:
+    def begin(self, folder: RunFolder, step: int | None) -> None:
         """Open the run of this folder, or continue it under its id.
 
         A process that is killed takes the last seconds with it, so a resumed run sends the rows of metrics.csv once
@@ -92,8 +93,8 @@ class WandbLogger(Tracker, lightning.WandbLogger):
         if wanted == "disabled":
             return
         self._folder, self._rows = folder, 0
-        problem = None
-        if wanted == "online":
+        problem = settle()
+        if wanted == "online" and problem is None:
             problem = Server.find().refusal() or self._open_online()
         if self._run is None:
             self._run = self._open("offline")
@@ -101,7 +102,7 @@ class WandbLogger(Tracker, lightning.WandbLogger):
             log.warning("W&B: %s; tracked offline. To send it later: python -m kdlab sync %s", problem, folder.path)
         elif wanted == "offline":
             log.info("W&B: tracked offline. To send it later: python -m kdlab sync %s", folder.path)
-        for row in [] if folder.result.exists() else read_rows(folder.metrics):
+        for row in [] if step is None else read_rows(folder.metrics):
             self._log({STEP if name == "step" else name: value for name, value in row.items()})
 
     def conclude(self, trainer: Trainer, method: Method, data: ImageData, result: Mapping[str, Any]) -> None:
@@ -184,7 +185,7 @@ class WandbLogger(Tracker, lightning.WandbLogger):
             _end_service()
             for attempt in set(self._folder.path.glob("wandb/run-*")) - before:
                 shutil.rmtree(attempt)
-            return " ".join(str(error).split()) or type(error).__name__
+            return one_line(error)
         return None
 
     def _finish(self, exit_code: int) -> None:
@@ -194,8 +195,10 @@ class WandbLogger(Tracker, lightning.WandbLogger):
         try:
             run.finish(exit_code=exit_code)
         except Exception as error:  # too slow, or its process has died
-            why = str(error) or type(error).__name__
-            log.warning("W&B: not all was sent (%s). To send the rest: python -m kdlab sync %s", why, self._folder.path)
+            log.warning(
+                "W&B: not all was sent (%s). To send the rest: python -m kdlab sync %s",
+                one_line(error), self._folder.path,
+            )  # fmt: skip
         else:
             if not run.offline:
                 mark_sent(Path(run.dir).parent)

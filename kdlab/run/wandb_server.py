@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import os
 import queue
 import threading
 import urllib.error
@@ -11,6 +13,9 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdlab.messages import one_line
+
+ADDRESS = "WANDB_BASE_URL"
 SENT = ".synced"  # what wandb puts behind the name of a file that `wandb sync` has sent
 ASK_S = 4.0  # for the whole answer: a name that is not resolved, or a server that hangs, is not waited for
 
@@ -26,12 +31,36 @@ def mark_sent(folder: Path) -> None:
         file.with_name(file.name + SENT).touch()
 
 
+def settle() -> str | None:
+    """Let wandb read its settings. An address of the server that it does not take is left out; that is said in words.
+
+    Raises:
+        ValueError: if another setting of the environment is wrong.
+    """
+    import wandb
+
+    quiet = wandb.Settings(silent=True)
+    address = os.environ.get(ADDRESS)
+    try:
+        wandb.setup(quiet)
+        return None
+    except ValueError:  # its four lines show the address, which may hold a password
+        if address is None:
+            raise
+    del os.environ[ADDRESS]
+    try:
+        wandb.setup(quiet)
+    finally:
+        os.environ[ADDRESS] = address
+    return f"{ADDRESS} is no address that wandb takes, such as https://api.wandb.ai"
+
+
 @dataclass(frozen=True)
 class Server:
     """Where runs are sent.
 
     Attributes:
-        url: of its API.
+        url: of its API, without a password in it.
         key: of the user; never shown. None for a login without one, by an identity token.
         problem: why there is no login; None if there is one.
     """
@@ -45,7 +74,10 @@ class Server:
         """Return the server that wandb would use, with the credentials that it would find; nobody is asked."""
         import wandb
 
-        url = str(wandb.setup(wandb.Settings(silent=True)).settings.base_url).rstrip("/")
+        problem = settle()
+        if problem is not None:
+            return cls("", None, problem)
+        url = one_line(wandb.setup().settings.base_url).rstrip("/")
         try:
             known = wandb.login(prompt=False, verify=False)
         except wandb.Error:  # its words are about the key
@@ -81,6 +113,6 @@ class Server:
             return f"{self.url} answers with HTTP {error.code}"
         except (urllib.error.URLError, TimeoutError, OSError) as error:
             return f"{self.url} cannot be reached ({getattr(error, 'reason', error)})"
-        except (ValueError, LookupError, TypeError):
+        except (http.client.HTTPException, ValueError, LookupError, TypeError):
             return f"{self.url} does not answer as a W&B server does"
         return None if known or self.key is None else f"{self.url} does not know the key"

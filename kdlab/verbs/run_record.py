@@ -45,7 +45,7 @@ def add_to_run(run: LoadedRun, section: tuple[str, ...], figures: Mapping[str, A
     csv.open(run.folder.metrics, step=sys.maxsize)
     config = yaml.safe_load(run.folder.config.read_text(encoding="utf-8"))
     loggers = [csv, *own_loggers(config)]
-    begin_trackers(loggers, run.folder, csv.last_step)
+    begin_trackers(loggers, run.folder, None)
     for logger in loggers:
         logger.log_metrics(metrics, step=csv.last_step)
         logger.save()

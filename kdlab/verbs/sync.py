@@ -1,4 +1,4 @@
-"""``python -m kdlab sync``: send runs to W&B that were tracked offline."""
+"""``python -m kdlab sync``: send runs to W&B that were tracked offline, or not sent to their end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdlab.errors import KDLabError, UsageError
+from kdlab.errors import BusyError, IntegrityError, UsageError
+from kdlab.run.folder import RunFolder
 from kdlab.run.wandb_server import Server, is_sent
 from kdlab.verbs.arguments import VerbParser
 
@@ -30,10 +31,14 @@ def main(arguments: Sequence[str]) -> None:
 
     Raises:
         UsageError: if a folder holds no tracked run, or there is no key that the server knows, or no server.
-        KDLabError: if something could not be sent.
+        BusyError: if a run is not over yet; what it has written until now would be taken for all of it.
+        IntegrityError: if something could not be sent.
     """
     options = parser().parse_args(arguments)
     files = [file for run in options.runs for file in tracked_files(run)]
+    unfinished = [run for run in options.runs if RunFolder(run).in_use]
+    if unfinished:
+        raise BusyError(f"{unfinished[0]} belongs to a running process; send it when the run is over. Nothing was sent")
     unsent = [file for file in files if not is_sent(file)]
     if not unsent:
         print("nothing to send: W&B has these runs already")
@@ -45,11 +50,11 @@ def main(arguments: Sequence[str]) -> None:
     refusal = Server.find().refusal()
     if refusal is not None:
         raise UsageError(f"nothing was sent: {refusal}")
-    # the files one by one: in a folder wandb would leave out those of a run that was online when it was killed
-    subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, unsent)], check=False)
+    # without --include-online wandb leaves out what was tracked online, of which a part may have been sent
+    subprocess.run([sys.executable, "-m", "wandb", "sync", "--include-online", *map(str, unsent)], check=False)
     left = [file for file in unsent if not is_sent(file)]
     if left:
-        raise KDLabError(
+        raise IntegrityError(
             f"{len(left)} of {len(unsent)} files were not sent, first {left[0]}; what wandb says is above. Try again"
         )
     print(f"{len(unsent)} of {len(unsent)} files were sent")

@@ -7,7 +7,8 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-STEP = "trainer/global_step"
+from kdlab.run.wandb_logger import STEP
+
 COSTS = {
     "student/parameters": "parameters",
     "profile/macs": "multiply-adds per image",

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,7 @@ def test_all_files_lie_in_the_run_folder(folder: RunFolder, tracked: Any) -> Non
 
 def test_the_key_is_written_nowhere(folder: RunFolder) -> None:
     for path in folder.path.rglob("*"):
-        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+        assert not path.is_file() or KEY.encode() not in wandb_file.written(path), path
 
 
 def test_being_tracked_changes_no_number(folder: RunFolder, tmp_path: Path, digits_teacher: Path) -> None:
@@ -192,15 +193,44 @@ def test_being_tracked_changes_no_number(folder: RunFolder, tmp_path: Path, digi
     assert not (plain.path / "wandb").exists()
 
 
-def test_a_killed_run_is_readable_and_continues_under_its_id(
-    tmp_path: Path, digits_teacher: Path, folder: RunFolder, run_and_kill: Callable[[list[str], str, int], None]
+def test_a_training_goes_on_where_the_server_that_was_asked_for_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://user:geheim@{address}")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    small = ["--trainer.max_epochs", "1", "--data.train_per_class", "10", "--profile", "false"]
+    arguments = ["fit", "--config", "digits/independent", "--config", "run/wandb", "--runs_dir", str(tmp_path), *small]
+    assert main(arguments) == 0
+    run = RunFolder(tmp_path / "digits" / "independent-seed0")
+    assert run.log.read_text().count(f"W&B: http://{address} cannot be reached (") == 1
+    (file,) = wandb_file.tracked_files(run.path)
+    tracked = wandb_file.read_wandb(file)
+    assert tracked.exit_code == 0
+    assert tracked.summary["test/accuracy"] == json.loads(run.result.read_text())["student"]["test"]["accuracy"]
+    said = capfd.readouterr()
+    for secret in (KEY, "geheim"):
+        assert secret not in said.out + said.err
+        assert not [p for p in run.path.rglob("*") if p.is_file() and secret.encode() in wandb_file.written(p)]
+
+
+def test_a_killed_run_is_readable_and_continues_under_its_id(
+    tmp_path: Path,
+    digits_teacher: Path,
+    folder: RunFolder,
+    run_and_kill: Callable[[list[str], str, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "0.01")  # not 15 s, after which this run is over
     arguments = command(tmp_path, digits_teacher, "--config", "run/wandb", "--trainer.log_every_n_steps", "1")
     run_and_kill(arguments, "step", STEPS + 5)
     killed = RunFolder(tmp_path / "digits" / "run")
     (file,) = wandb_file.tracked_files(killed.path)
     before = wandb_file.read_wandb(file)  # readable; how much wandb had written by then is up to the machine
     assert before.exit_code is None
+    assert before.history
     assert main([*arguments, "--ckpt_path", "last"]) == 0
     after = wandb_file.read_wandb(next(f for f in wandb_file.tracked_files(killed.path) if f != file))
     assert file.parent.name.endswith(after.run.run_id)
@@ -209,7 +239,8 @@ def test_a_killed_run_is_readable_and_continues_under_its_id(
     assert metrics_of(after.history, set().union(*rows)) == rows
     sent_twice = {row["_step"]: row for row in after.history}
     for row in before.history:
-        assert metrics_of([row], set(row)) == metrics_of([sent_twice[row["_step"]]], set(row))
+        names = {name for name in row if not name.startswith("_")}  # of the clock
+        assert metrics_of([row], names) == metrics_of([sent_twice[row["_step"]]], names) != []
 
 
 def test_what_is_found_out_later_goes_to_the_same_run(folder: RunFolder, tracked: Any) -> None:
@@ -222,7 +253,7 @@ def test_what_is_found_out_later_goes_to_the_same_run(folder: RunFolder, tracked
 def test_the_sweep_drives_fit(tmp_path: Path, digits_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `wandb agent` fills in the command, but for its last word on where the server is."""
     sweep = yaml.safe_load(SWEEP.read_text())
-    assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
+    assert sweep["metric"] == {"name": "selected/val_accuracy", "goal": "maximize"}
     args = {name: {"value": space["max"]} for name, space in sweep["parameters"].items()}
     filled = create_sweep_command_args({"args": args}) | {"env": ["/usr/bin/env"]}
     words = [
@@ -246,4 +277,5 @@ def test_the_sweep_drives_fit(tmp_path: Path, digits_teacher: Path, monkeypatch:
     assert run.run.run_id == "sweep001"
     assert run.config["model"]["init_args"]["alpha"] == 1.0
     assert run.config["model"]["init_args"]["temperature"] == 16.0
-    assert "val/accuracy" in run.summary
+    result = json.loads((tmp_path / "digits" / "logit_matching-seed0" / "result.json").read_text())
+    assert run.summary["selected/val_accuracy"] == result["student"]["val"]["accuracy"]

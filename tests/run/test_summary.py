@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdlab.run.summary import _under, read_result, teacher_digest, write_result
+from kdlab.run.summary import _under, describe_teacher, read_result, teacher_digest, write_result
 from kdlab.teachers import CachedTeacher, EMATeacher, FrozenTeacher, TeacherEnsemble
 from kdlab.weights import digest
 
@@ -27,6 +27,18 @@ def test_a_teacher_is_known_by_the_weights_of_its_network():
     assert teacher_digest(follower) == digest(network)
     several = [TeacherEnsemble([FrozenTeacher(nn.Linear(3, 2)), teacher]) for _ in range(2)]
     assert teacher_digest(several[0]) != teacher_digest(several[1])
+
+
+def test_the_members_of_an_ensemble_are_described_with_their_files():
+    networks = [nn.Linear(3, 2) for _ in range(3)]
+    first, second, third = (FrozenTeacher(network, f"{i}.pt") for i, network in enumerate(networks))
+    third.use_untrained()
+    about = describe_teacher(CachedTeacher(TeacherEnsemble([first, TeacherEnsemble([CachedTeacher(second), third])])))
+    assert (about["network"], about["parameters"]) == ("TeacherEnsemble", 3 * 8)
+    outer, inner = about["members"]
+    assert outer == {"network": "Linear", "parameters": 8, "weights_sha256": digest(networks[0]),
+                     "checkpoint": "0.pt", "untrained": False}  # fmt: skip
+    assert [member["checkpoint"] for member in inner["members"]] == ["1.pt", None]
 
 
 @pytest.mark.parametrize("content", [None, "torn {", "[1]"])

@@ -4,23 +4,27 @@ import importlib.util
 import json
 import os
 import stat
+import struct
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import wandb
+from wandb.proto.wandb_internal_pb2 import Record
 
 from kdlab.run import wandb_logger, wandb_server
 from kdlab.run.guard import guard
-from kdlab.run.wandb_content import artifact_name, lineage, tag
+from kdlab.run.wandb_content import artifact_name, lineage, log_artifacts, tag
 from kdlab.run.wandb_logger import WandbLogger
 from kdlab.run.wandb_server import Server
 
 spec = importlib.util.spec_from_file_location("wandb_file", Path(__file__).with_name("wandb_file.py"))
 wandb_file = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(wandb_file)
-read_wandb, tracked_files = wandb_file.read_wandb, wandb_file.tracked_files
+read_wandb, tracked_files, written = wandb_file.read_wandb, wandb_file.tracked_files, wandb_file.written
 
+FULL, FIRST, LAST = 1, 2, 4  # kinds of the parts of records, in LevelDB's format
 KEY = "0123456789abcdef0123456789abcdef01234567"  # of nobody
 
 
@@ -139,6 +143,52 @@ def test_a_closed_port_is_said_at_once(folder, closed_port, monkeypatch, caplog)
     _no_key(folder, caplog.text)
 
 
+def test_there_is_no_long_wait_for_a_server():
+    assert wandb_server.ASK_S + wandb_logger.INIT_S <= 10  # the offline start comes after it: 15 s in all
+
+
+@pytest.mark.faults  # the time of a start is the time of the machine
+def test_a_run_starts_within_15_s_whatever_the_server_does(folder, server, monkeypatch, caplog):
+    def slow(n):
+        if n > 1:
+            return None
+        time.sleep(3.5)
+        return 200
+
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", server(slow))
+    logger = WandbLogger(mode="online")
+    start = time.monotonic()
+    logger.begin(folder, 0)
+    assert 8 < time.monotonic() - start < 15
+    logger.close()
+    assert "tracked offline" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+@pytest.mark.parametrize("address", ["notaurl", "http://user:geheim@api.wandb.ai"])
+def test_an_address_that_is_none_does_no_harm(address, mode, folder, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", address)
+    assert len(tracked(guard(WandbLogger(mode=mode)), folder).history) == 1
+    (message,) = [record.message for record in caplog.records if "W&B: " in record.message]
+    assert message.startswith(
+        "W&B: WANDB_BASE_URL is no address that wandb takes, such as https://api.wandb.ai; tracked"
+    )
+    assert "geheim" not in caplog.text
+    assert os.environ["WANDB_BASE_URL"] == address
+    wandb.teardown()
+    assert "is no address" in Server.find().refusal()  # nobody else gets the key
+
+
+def test_a_password_in_the_address_is_written_nowhere(folder, closed_port, monkeypatch, caplog, capfd):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", closed_port.replace("//", "//user:geheim@"))
+    tracked(WandbLogger(mode="online"), folder)
+    assert f"W&B: {closed_port} cannot be reached (" in caplog.text
+    _nowhere("geheim", folder, caplog.text + "".join(capfd.readouterr()))
+
+
 @pytest.mark.parametrize("then", [401, 500, None])
 def test_a_server_that_fails_after_its_first_answer_is_left_within_seconds(
     then, folder, server, monkeypatch, caplog, nobody_waits
@@ -208,6 +258,20 @@ def test_a_folder_that_wandb_cannot_write_into_is_no_reason_to_write_elsewhere(f
     assert caplog.text.count("WandbLogger cannot log (wandb cannot write into") == 1
 
 
+def test_a_run_that_could_not_be_logged_is_closed_all_the_same(folder, caplog):
+    logger = guard(WandbLogger())
+    logger.begin(folder, 0)
+    logger.conclude(None, None, None, {"no": "result"})
+    logger.close()
+    assert caplog.text.count("WandbLogger cannot log ('student')") == 1
+    assert wandb.run is None  # or it would be taken for the next run of this process
+    assert read_wandb(tracked_files(folder.path)[0]).exit_code == 0
+
+
+def test_hyperparameters_of_a_class_of_the_user_are_let_go_where_there_is_no_run():
+    WandbLogger(mode="disabled").log_hyperparams({"width": 8})
+
+
 def test_a_resumed_run_continues_under_its_id_and_sends_again_what_may_be_lost(folder):
     first = tracked(WandbLogger(), folder)
     folder.metrics.write_text("epoch,step,train/loss,val/nll\n,0,,0.7\n0,4,0.30000000000000004,\n")
@@ -225,14 +289,20 @@ def test_a_resumed_run_continues_under_its_id_and_sends_again_what_may_be_lost(f
 
 def test_what_is_found_out_after_the_end_is_added_to_the_summary_alone(folder):
     folder.metrics.write_text("epoch,step,train/loss\n0,4,0.5\n")
-    folder.result.write_text("{}")
     logger = WandbLogger()
-    logger.begin(folder, 4)
+    logger.begin(folder, None)
     logger.log_metrics({"analysis/test/agreement": 0.9}, step=4)
     logger.close()
     run = read_wandb(tracked_files(folder.path)[0])
     assert run.history == []
     assert run.summary["analysis/test/agreement"] == 0.9
+
+
+def test_a_finished_run_that_is_tested_again_repeats_its_rows(folder):
+    folder.metrics.write_text("epoch,step,train/loss\n0,4,0.5\n")
+    folder.result.write_text("{}")
+    run = tracked(WandbLogger(), folder, step=5)
+    assert [(row["_step"], row["train/loss"]) for row in run.history] == [(0, 0.5), (1, 0.1)]
 
 
 def test_a_sweep_agent_names_its_runs(folder, monkeypatch):
@@ -290,13 +360,65 @@ def test_the_teacher_of_a_student_is_named(checkpoint, name):
     assert lineage({}) is None
 
 
+def test_the_members_of_an_ensemble_are_named():
+    first, second = ({"network": "Conv", "weights_sha256": sha, "checkpoint": f"runs/digits/{sha}/student.safetensors"}
+                     for sha in ("ab", "cd"))  # fmt: skip
+    ensemble = {"network": "TeacherEnsemble", "weights_sha256": "ef"}
+    found = lineage({"teacher": {**ensemble, "members": [first, second]}})
+    members = [{"artifact": "digits-ab", **first}, {"artifact": "digits-cd", **second}]
+    assert found == {"artifact": "TeacherEnsemble", **ensemble, "checkpoint": None, "members": members}
+
+
+def test_an_online_run_uses_the_weights_of_all_its_teachers(folder, tmp_path):
+    class Run:
+        offline, config, dir = False, {}, str(tmp_path / "wandb" / "files")
+        used: ClassVar[list[str]] = []
+
+        def log_artifact(self, artifact):
+            pass
+
+        def use_artifact(self, artifact):
+            self.used.append(artifact.name)
+
+    for file in (folder.student, folder.result):
+        file.write_text("{}")
+    (tmp_path / "wandb").mkdir()
+    members = [{"network": "Conv", "weights_sha256": "ab", "checkpoint": str(folder.student)}] * 2
+    inner = {"network": "TeacherEnsemble", "weights_sha256": "cd", "members": members}
+    student = {"network": "Conv", "parameters": 1, "weights_sha256": "ef", "test": {}}
+    result = {"experiment": "digits", "method": "LogitMatching", "student": student}
+    log_artifacts(Run(), folder, result | {"teacher": {**inner, "members": [inner, members[0]]}})
+    assert Run.used == ["digits-run"] * 3
+
+
 def test_names_are_what_the_server_takes():
     assert artifact_name("studies/alphas", "a b(c)") == "studies-alphas-a-b-c-"
+    assert artifact_name("größe", "α-9") == "gr-e---9"
+    wandb.Artifact(artifact_name("größe", "学生", "x.y_z"), "model")
     assert len(artifact_name("x" * 300)) == 128
     assert tag("y" * 100) == "y" * 64
 
 
+def test_a_secret_is_found_where_a_block_ends(tmp_path):
+    record = Record()
+    record.run.notes = KEY
+    data = record.SerializeToString()
+    padding = Record()
+    padding.run.notes = "-" * (2**15 - 7 - 7 - 7 - len(data) // 2 - 8)
+    first = padding.SerializeToString()
+    half = 2**15 - 7 - 7 - len(first) - 7
+    parts = [(first, FULL), (data[:half], FIRST), (data[half:], LAST)]
+    file = tmp_path / "run-ab.wandb"
+    file.write_bytes(b"\0" * 7 + b"".join(struct.pack("<IHB", 0, len(part), kind) + part for part, kind in parts))
+    assert KEY.encode() not in file.read_bytes()
+    assert KEY.encode() in written(file)
+
+
 def _no_key(folder, text):
-    assert KEY not in text
+    _nowhere(KEY, folder, text)
+
+
+def _nowhere(secret, folder, text):
+    assert secret not in text
     for path in folder.path.rglob("*"):
-        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+        assert not path.is_file() or secret.encode() not in written(path), path

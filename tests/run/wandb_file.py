@@ -49,6 +49,14 @@ def read_wandb(path: Path) -> TrackedRun:
     return found
 
 
+def written(path: Path) -> bytes:
+    """What a file holds; of a record log the records themselves as well, which its blocks may cut anywhere."""
+    data = path.read_bytes()
+    if path.suffix != ".wandb":
+        return data
+    return data + b"".join(record.SerializeToString() for record in _records(data))
+
+
 def _items(items: Any) -> dict[str, Any]:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 

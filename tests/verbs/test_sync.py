@@ -4,9 +4,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import wandb
+from wandb.cli.cli import cli as wandb_cli
 
 from kdlab.cli import main
 from kdlab.run import wandb_server
+from kdlab.run.folder import RunFolder
 
 
 @pytest.fixture
@@ -40,8 +43,8 @@ def sent(monkeypatch):
     files = Sent()
 
     def run(command, check):
-        assert command[1:4] == ["-m", "wandb", "sync"]
-        for file in map(Path, command[4:]):
+        assert command[1:5] == ["-m", "wandb", "sync", "--include-online"]
+        for file in map(Path, command[5:]):
             files.append(file.parent.name)
             if file.parent.name not in files.lost:
                 file.with_suffix(".wandb.synced").touch()
@@ -64,8 +67,39 @@ def test_all_files_of_a_run_are_sent_in_the_order_of_their_writing_and_once(run,
 def test_what_was_not_sent_is_said(run, server, sent, capsys):
     server(None)
     sent.lost = ("offline-run-20260101_000002-ab",)
-    assert main(["sync", str(run)]) == 1
-    assert "1 of 2 files were not sent, first " in capsys.readouterr().err
+    assert main(["sync", str(run)]) == 4
+    said = capsys.readouterr().err
+    assert said.startswith("kdlab: error: 1 of 2 files were not sent, first ")
+    assert "Traceback" not in said
+
+
+def test_wandb_itself_takes_all_files_that_it_is_given(run, server, monkeypatch, capfd):
+    """Its own command, up to where it would ask for a key."""
+    server(None)
+
+    def dry_run(command, check):
+        assert command[1:3] == ["-m", "wandb"]
+        wandb_cli.main([command[3], "--dry-run", *command[4:]], standalone_mode=False)
+
+    monkeypatch.setattr(subprocess, "run", dry_run)
+    wandb.termsetup(wandb.Settings(silent=False), None)  # a logger of this process may have silenced it
+    assert main(["sync", str(run)]) == 4  # nothing was sent in fact
+    said = capfd.readouterr().err
+    assert "Would sync 2 run(s)" in said
+    assert "Skipped" not in said
+
+
+def test_a_run_that_is_not_over_is_not_sent(run, server, sent, capsys):
+    server(None)
+    process = RunFolder(run)
+    process.claim()
+    assert main(["sync", str(run)]) == 3
+    assert capsys.readouterr().err == (
+        f"kdlab: error: {run} belongs to a running process; send it when the run is over. Nothing was sent\n"
+    )
+    assert not sent
+    process.release()
+    assert main(["sync", str(run)]) == 0
 
 
 @pytest.mark.parametrize("refusal", ["there is no key for http://server: run `wandb login`", "it does not answer"])
