@@ -58,7 +58,9 @@ def test_a_run_of_two_processes_is_not_continued_by_one(
     arguments = ["fit", "--config", str(runs[2].config), *ALONE, "--ckpt_path", str(runs[2].last)]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert "the run was started with 2 process(es), now there are 1; continue it with 2 (--trainer.devices times" in error
+    assert (
+        "the run was started with 2 process(es), now there are 1; continue it with 2 (--trainer.devices times" in error
+    )
     assert "Traceback" not in error
 
 
@@ -68,5 +70,7 @@ def test_a_run_of_one_process_is_not_continued_by_two(
     arguments = ["fit", "--config", str(runs[1].config), "--config", "run/ddp", "--ckpt_path", str(runs[1].last)]
     assert two_ranks(main, arguments) == [2, 2]
     error = capfd.readouterr().err
-    assert "the run was started with 1 process(es), now there are 2; continue it with 1 (--trainer.devices times" in error
+    assert (
+        "the run was started with 1 process(es), now there are 2; continue it with 1 (--trainer.devices times" in error
+    )
     assert "Traceback" not in error
