@@ -4,6 +4,8 @@ A message names the value, what was expected and the fix, in one line, and stand
 prints ``kdlab: error: <message>`` and no traceback. Everything that is not a `KDLabError` is a bug of ours.
 """
 
+import re
+
 
 class KDLabError(Exception):
     """Base of all errors that end a command with one line instead of a traceback."""
@@ -36,3 +38,8 @@ class NumericalError(KDLabError, ArithmeticError):
     """A loss is no finite number any more, or an exported network differs from its original (exit code 5)."""
 
     exit_code = 5
+
+
+def one_line(said: object) -> str:
+    """What an error or another package says, on one line, without user and password of the addresses in it."""
+    return re.sub(r"//[^/\s]*@", "//", " ".join(str(said).split())) or type(said).__name__

@@ -83,7 +83,7 @@ def describe_teacher(teacher: Teacher) -> dict[str, Any]:
         about["checkpoint"] = None if teacher.untrained else teacher.checkpoint
         about["untrained"] = teacher.untrained
     if isinstance(teacher, TeacherEnsemble):
-        about["members"] = [describe_teacher(member) for member in teacher.teachers]
+        about["members"] = [describe_teacher(member) for member in teacher.teachers]  # type: ignore[arg-type]
     return about
 
 

@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import Logger
 from kdlab.parser import KDLabParser
 from kdlab.run.guard import guard
 from kdlab.run.metrics_csv import MetricsCSV
-from kdlab.run.recorder import begin_trackers
 from kdlab.run.summary import read_result, write_result
 from kdlab.run.tracker import Tracker, numbers
 from kdlab.verbs.loaded import LoadedRun
@@ -49,8 +48,9 @@ def add_to_run(run: LoadedRun, section: tuple[str, ...], figures: Mapping[str, A
     csv.open(run.folder.metrics, step=sys.maxsize)
     config = yaml.safe_load(run.folder.config.read_text(encoding="utf-8"))
     loggers = [csv, *own_loggers(config)]
-    begin_trackers(loggers, run.folder, None)
     for logger in loggers:
+        if isinstance(logger, Tracker):
+            logger.begin(run.folder, None)
         logger.log_metrics(metrics, step=csv.last_step)
         logger.save()
         logger.finalize("success")
