@@ -4,6 +4,8 @@ A message names the value, what was expected and the fix, in one line, and stand
 prints ``kdlab: error: <message>`` and no traceback. Everything that is not a `KDLabError` is a bug of ours.
 """
 
+import re
+
 
 class KDLabError(Exception):
     """Base of all errors that end a command with one line instead of a traceback."""
@@ -41,3 +43,8 @@ class NumericalError(KDLabError, ArithmeticError):
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library says of its error, or the name of its class where it says nothing."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def one_line(said: object) -> str:
+    """What an error or another package says, on one line, without user and password of the addresses in it."""
+    return re.sub(r"//[^/\s]*@", "//", " ".join(str(said).split())) or type(said).__name__

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -49,11 +48,6 @@ def explained(error: Exception) -> tuple[int, str]:
     if own is not None:
         return UsageError.exit_code, f"{own}; mend it there (KDLAB_DEBUG=1 shows how it was called)"
     return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
-
-
-def one_line(said: object) -> str:
-    """What an error or another package says, on one line, without user and password of the addresses in it."""
-    return re.sub(r"//[^/\s]*@", "//", " ".join(str(said).split())) or type(said).__name__
 
 
 def exit_code(error: BaseException) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from kdlab.messages import one_line
+from kdlab.errors import one_line
 from kdlab.run.tracker import Tracker
 
 log = logging.getLogger(__name__)

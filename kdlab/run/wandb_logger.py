@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from kdlab.atomic import write_text
 from kdlab.data import ImageData
-from kdlab.messages import one_line
+from kdlab.errors import one_line
 from kdlab.methods import Method
 from kdlab.run.exhibits import Exhibits
 from kdlab.run.folder import RunFolder

@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdlab.messages import one_line
+from kdlab.errors import one_line
 
 ADDRESS = "WANDB_BASE_URL"
 SENT = ".synced"  # what wandb puts behind the name of a file that `wandb sync` has sent
