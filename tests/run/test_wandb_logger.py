@@ -144,7 +144,7 @@ def test_a_closed_port_is_said_at_once(folder, closed_port, monkeypatch, caplog)
 
 
 def test_there_is_no_long_wait_for_a_server():
-    assert wandb_server.ASK_S + wandb_logger.INIT_S <= 8  # to end wandb and to start offline comes after it: 15 s in all
+    assert wandb_server.ASK_S + wandb_logger.INIT_S <= 8  # ending wandb and an offline start come on top: 15 s
 
 
 @pytest.mark.faults  # the time of a start is the time of the machine
