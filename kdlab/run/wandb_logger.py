@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
-INIT_S = 5  # for a server that answered already
+INIT_S = 4  # for a server that answered already
 FINISH_S = 300  # for what is still to be sent at the end
 ONCE = (*MACHINE, "analysis/")
 STEP = "trainer/global_step"  # as Lightning calls it: the x-axis of all metrics

@@ -17,7 +17,7 @@ from kdlab.errors import one_line
 
 ADDRESS = "WANDB_BASE_URL"
 SENT = ".synced"  # what wandb puts behind the name of a file that `wandb sync` has sent
-ASK_S = 4.0  # for the whole answer: a name that is not resolved, or a server that hangs, is not waited for
+ASK_S = 3.0  # for the whole answer: a name that is not resolved, or a server that hangs, is not waited for
 
 
 def is_sent(file: Path) -> bool:

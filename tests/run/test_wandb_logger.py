@@ -144,7 +144,7 @@ def test_a_closed_port_is_said_at_once(folder, closed_port, monkeypatch, caplog)
 
 
 def test_there_is_no_long_wait_for_a_server():
-    assert wandb_server.ASK_S + wandb_logger.INIT_S <= 10  # the offline start comes after it: 15 s in all
+    assert wandb_server.ASK_S + wandb_logger.INIT_S <= 8  # ending wandb and an offline start come on top: 15 s
 
 
 @pytest.mark.faults  # the time of a start is the time of the machine
@@ -152,15 +152,19 @@ def test_a_run_starts_within_15_s_whatever_the_server_does(folder, server, monke
     def slow(n):
         if n > 1:
             return None
-        time.sleep(3.5)
+        time.sleep(2.5)
         return 200
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", server(slow))
+    offline = WandbLogger(mode="offline")  # what is imported once is no delay by a server
+    offline.begin(folder, 0)
+    offline.close()
+    time.sleep(1)  # wandb names its folders by the second
     logger = WandbLogger(mode="online")
     start = time.monotonic()
     logger.begin(folder, 0)
-    assert 8 < time.monotonic() - start < 15
+    assert 6 < time.monotonic() - start < 15
     logger.close()
     assert "tracked offline" in caplog.text
 
