@@ -94,7 +94,11 @@ class Server:
         try:
             return answers.get(timeout=ASK_S)
         except queue.Empty:
-            return f"{self.url} does not answer within {ASK_S:g} s"
+            return self._silence
+
+    @property
+    def _silence(self) -> str:
+        return f"{self.url} does not answer within {ASK_S:g} s"
 
     def _ask(self) -> str | None:
         query = json.dumps({"query": "query { viewer { id } }"}).encode()
@@ -111,8 +115,9 @@ class Server:
             if error.code in (401, 403):
                 return f"{self.url} refuses the key (HTTP {error.code})"
             return f"{self.url} answers with HTTP {error.code}"
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
-            return f"{self.url} cannot be reached ({getattr(error, 'reason', error)})"
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            return self._silence if isinstance(reason, TimeoutError) else f"{self.url} cannot be reached ({reason})"
         except (http.client.HTTPException, ValueError, LookupError, TypeError):
             return f"{self.url} does not answer as a W&B server does"
         return None if known or self.key is None else f"{self.url} does not know the key"
