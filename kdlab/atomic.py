@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kdlab.errors import UsageError
+
 
 @contextmanager
 def atomic_write(target: Path | str) -> Iterator[Path]:
@@ -16,9 +18,12 @@ def atomic_write(target: Path | str) -> Iterator[Path]:
     folder after it. If the block raises, the target stays as it was and the temporary file is removed.
 
     Raises:
+        UsageError: if the target is a device or a pipe.
         OSError: with the target's name, if the disk refuses; also a full disk, which Python does not name.
     """
     target = Path(target)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise UsageError(f"{target} is a device or a pipe, which a file would replace; give the name of a file")
     target.parent.mkdir(parents=True, exist_ok=True)
     # processes of other machines may have the same number and write the same file on the same disk
     part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")

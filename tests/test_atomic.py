@@ -3,6 +3,7 @@ import os
 import pytest
 
 from kdlab.atomic import atomic_write, write_text
+from kdlab.errors import UsageError
 
 
 def names(folder):
@@ -82,3 +83,12 @@ def test_a_process_that_dies_in_the_block_leaves_the_old_version(tmp_path):
             os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_pipe_or_device_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match=r"pipe is a device or a pipe, which a file would replace; give the name"):
+        write_text(pipe, "x")
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

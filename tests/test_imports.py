@@ -20,7 +20,7 @@ FOUNDATION = {"types", "errors", "atomic"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
-    "atomic": set(),
+    "atomic": {"errors"},
     "allocation": set(),
     "blame": set(),
     "close_names": set(),
