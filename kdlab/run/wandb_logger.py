@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from kdlab.atomic import write_text
 from kdlab.data import ImageData
-from kdlab.errors import one_line
+from kdlab.errors import UsageError, one_line
 from kdlab.methods import Method
 from kdlab.run.exhibits import Exhibits
 from kdlab.run.folder import RunFolder
@@ -25,7 +25,7 @@ from kdlab.run.metrics_csv import MACHINE, read_rows
 from kdlab.run.study_place import StudyPlace
 from kdlab.run.tracker import NoExperiment, Tracker
 from kdlab.run.wandb_content import config_of, data_within, log_artifacts, media_of, summary_of, tag
-from kdlab.run.wandb_server import Server, mark_sent, settle
+from kdlab.run.wandb_server import ADDRESS, Server, mark_sent, setting, settle, wandb_says
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -64,12 +64,27 @@ class WandbLogger(Tracker, lightning.WandbLogger):
         mode: Mode = "auto",
         tags: list[str] | None = None,
     ) -> None:
-        super().__init__(project=project or os.environ.get("WANDB_PROJECT") or "kdlab", entity=entity)
+        super().__init__(project=project or setting("WANDB_PROJECT") or "kdlab", entity=entity)
         self.mode = mode
         self.tags = tags or []
         self._run: Run | None = None
         self._folder = RunFolder(".")
         self._rows = 0  # of the history; they are those of metrics.csv, in the same order
+
+    def check_installed(self) -> None:
+        """Refuse names that wandb does not take: it would do so when training begins.
+
+        Raises:
+            UsageError: for the first.
+        """
+        import wandb
+
+        names = {"project": self.name, "entity": self._wandb_init.get("entity")}
+        for key, value in names.items():
+            try:
+                wandb.Settings(**{key: value})
+            except (ValueError, wandb.Error) as error:
+                raise UsageError(f"trainer.logger.{key} is {value!r}: {wandb_says(error)}; give another one") from error
 
     @property
     def experiment(self) -> Any:  # noqa: ANN401 (a run, or what stands for none)
@@ -93,7 +108,10 @@ class WandbLogger(Tracker, lightning.WandbLogger):
         if wanted == "disabled":
             return
         self._folder, self._rows = folder, 0
-        problem = settle()
+        refused = settle()
+        problem = refused.pop(ADDRESS, None)
+        for why in refused.values():
+            log.warning("W&B: %s; it is left out", why)
         if wanted == "online" and problem is None:
             problem = Server.find().refusal() or self._open_online()
         if self._run is None:
@@ -209,7 +227,7 @@ def run_id(folder: RunFolder) -> str:
     """The id of this run at W&B: that of its folder, else of the sweep agent that started it, else a new one."""
     path = folder.path / "wandb" / "run_id"
     if not path.exists():
-        write_text(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
+        write_text(path, setting("WANDB_RUN_ID") or secrets.token_hex(4))
     return path.read_text(encoding="utf-8").strip()
 
 
@@ -225,5 +243,7 @@ def _wanted(mode: Mode) -> Mode:
     """What `mode` means in this environment; a key alone is no request."""
     if mode != "auto":
         return mode
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):  # wandb alone no longer reads it
+        return "disabled"
     asked = os.environ.get("WANDB_MODE", "")
     return "online" if asked == "online" else "disabled" if asked == "disabled" else "offline"

@@ -16,6 +16,7 @@ from pathlib import Path
 from kdlab.errors import one_line
 
 ADDRESS = "WANDB_BASE_URL"
+SHOWN = 60  # characters of a value
 SENT = ".synced"  # what wandb puts behind the name of a file that `wandb sync` has sent
 ASK_S = 3.0  # for the whole answer: a name that is not resolved, or a server that hangs, is not waited for
 
@@ -31,28 +32,50 @@ def mark_sent(folder: Path) -> None:
         file.with_name(file.name + SENT).touch()
 
 
-def settle() -> str | None:
-    """Let wandb read its settings. An address of the server that it does not take is left out; that is said in words.
+def settle() -> dict[str, str]:
+    """Let wandb read its settings, without the variables of the environment that it does not take.
 
-    Raises:
-        ValueError: if another setting of the environment is wrong.
+    wandb would refuse to start for one of them.
+
+    Returns:
+        Why, in words, by their names.
     """
     import wandb
 
-    quiet = wandb.Settings(silent=True)
-    address = os.environ.get(ADDRESS)
+    refused = {name: why for name in os.environ if (why := _refusal(name))}
+    left_out = {name: os.environ.pop(name) for name in refused}
     try:
-        wandb.setup(quiet)
-        return None
-    except ValueError:  # its four lines show the address, which may hold a password
-        if address is None:
-            raise
-    del os.environ[ADDRESS]
-    try:
-        wandb.setup(quiet)
+        wandb.setup(wandb.Settings(silent=True))
     finally:
-        os.environ[ADDRESS] = address
-    return f"{ADDRESS} is no address that wandb takes, such as https://api.wandb.ai"
+        os.environ |= left_out
+    return refused
+
+
+def setting(name: str) -> str | None:
+    """The value of one of wandb's variables; None where it is not set, empty, or none that wandb takes."""
+    return None if _refusal(name) else os.environ.get(name) or None
+
+
+def _refusal(name: str) -> str | None:
+    """Why wandb does not take a variable of the environment, without what may be a secret in it; None if it does."""
+    import wandb
+
+    if not name.startswith("WANDB_") or name not in os.environ:
+        return None
+    try:
+        wandb.Settings().update_from_env_vars({name: os.environ[name]})
+    except (ValueError, wandb.Error) as error:
+        if name == ADDRESS:  # may hold a password, which wandb would show
+            return f"{name} is no address that wandb takes, such as https://api.wandb.ai"
+        why = wandb_says(error)
+        return f"{name} is {os.environ[name][:SHOWN]!r}, which wandb does not take: {why}"
+    return None
+
+
+def wandb_says(error: Exception) -> str:
+    """What is wrong with a setting, in one line; pydantic wraps it in three, with the value."""
+    found = error.errors()[0]["msg"] if hasattr(error, "errors") else error
+    return one_line(found).removeprefix("Value error, ")
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class Server:
         """Return the server that wandb would use, with the credentials that it would find; nobody is asked."""
         import wandb
 
-        problem = settle()
+        problem = settle().get(ADDRESS)
         if problem is not None:
             return cls("", None, problem)
         url = one_line(wandb.setup().settings.base_url).rstrip("/")

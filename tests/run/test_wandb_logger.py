@@ -13,6 +13,7 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
+from kdlab.errors import UsageError
 from kdlab.run import wandb_logger, wandb_server
 from kdlab.run.guard import guard
 from kdlab.run.wandb_content import artifact_name, lineage, log_artifacts, tag
@@ -183,6 +184,40 @@ def test_an_address_that_is_none_does_no_harm(address, mode, folder, monkeypatch
     assert os.environ["WANDB_BASE_URL"] == address
     wandb.teardown()
     assert "is no address" in Server.find().refusal()  # nobody else gets the key
+
+
+WRONG_SETTINGS = {
+    "WANDB_MODE": "onlin",
+    "WANDB_TAGS": "x" * 100,
+    "WANDB_RUN_ID": "bad/id:x",
+    "WANDB_PROJECT": "a/b c",
+    "WANDB_RESUME": "perhaps",
+    "WANDB_SILENT": "perhaps",
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SETTINGS)
+def test_a_setting_that_wandb_does_not_take_is_named_and_left_out(name, folder, monkeypatch, caplog):
+    monkeypatch.setenv(name, WRONG_SETTINGS[name])
+    run = tracked(guard(WandbLogger()), folder)
+    assert len(run.history) == 1
+    assert run.run.project == "kdlab"
+    message = next(record.message for record in caplog.records if name in record.message)
+    assert message.startswith(f"W&B: {name} is '{WRONG_SETTINGS[name][:60]}', which wandb does not take: ")
+    assert message.endswith("; it is left out")
+    assert os.environ[name] == WRONG_SETTINGS[name]
+
+
+def test_disabled_by_its_old_variable_writes_nothing(folder, monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    WandbLogger().begin(folder, 0)
+    assert not (folder.path / "wandb").exists()
+
+
+@pytest.mark.parametrize("project", ["a/b", "x" * 129])
+def test_a_project_that_wandb_does_not_take_is_refused_before_training(project):
+    with pytest.raises(UsageError, match=r"trainer\.logger\.project is '.*: Invalid project name .*; give another one"):
+        WandbLogger(project=project).check_installed()
 
 
 def test_a_password_in_the_address_is_written_nowhere(folder, closed_port, monkeypatch, caplog, capfd):
