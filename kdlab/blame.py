@@ -41,6 +41,11 @@ def constructed(error: BaseException, classes: set[type]) -> type | None:
     return found
 
 
+def functions_in(error: BaseException, file: str) -> list[str]:
+    """The functions of files with this name that an error came through, outermost first."""
+    return [frame.f_code.co_name for frame, _ in _frames(error) if Path(frame.f_code.co_filename).name == file]
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error and those that it was raised from: jsonargparse wraps what a constructor raises."""
     while error is not None:

@@ -32,6 +32,7 @@ from kdlab.run.progress import EpochLines, progress_bar
 from kdlab.run.recipes import check_recipe, provide_teacher, recipes_in
 from kdlab.run.recorder import RunRecorder
 from kdlab.run.requeue import slurm_environment
+from kdlab.run.resume_check import restoring
 from kdlab.run.science import science
 from kdlab.run.start import load_student, run_to_continue
 from kdlab.run.stopping import StopOnSignal
@@ -221,7 +222,8 @@ class KDLabCLI(LightningCLI):
             resume = str(self.recorder.folder.last) if ckpt_path == "last" else ckpt_path
         try:
             with self.peers:
-                self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+                with restoring(resume):
+                    self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
                 if self.recorder is not None:
                     self._conclude(model, datamodule, self.recorder)
                 else:

@@ -72,19 +72,19 @@ class WandbLogger(Tracker, lightning.WandbLogger):
         self._rows = 0  # of the history; they are those of metrics.csv, in the same order
 
     def check_installed(self) -> None:
-        """Refuse names that wandb does not take: it would do so when training begins.
+        """Refuse a project that wandb does not take: it would do so when training begins.
 
         Raises:
-            UsageError: for the first.
+            UsageError: if it is none.
         """
         import wandb
 
-        names = {"project": self.name, "entity": self._wandb_init.get("entity")}
-        for key, value in names.items():
-            try:
-                wandb.Settings(**{key: value})
-            except (ValueError, wandb.Error) as error:
-                raise UsageError(f"trainer.logger.{key} is {value!r}: {wandb_says(error)}; give another one") from error
+        try:
+            wandb.Settings(project=self.name)
+        except (ValueError, wandb.Error) as error:
+            raise UsageError(
+                f"trainer.logger.project is {self.name!r}: {wandb_says(error)}; give another one"
+            ) from error
 
     @property
     def experiment(self) -> Any:  # noqa: ANN401 (a run, or what stands for none)

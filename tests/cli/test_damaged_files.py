@@ -1,7 +1,9 @@
 """Files of weights that are damaged, foreign or of another network: exit code 4 and one line, wherever they are named."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,3 +135,64 @@ def test_a_wrong_resume_point_is_not_continued(
     if what != "one byte changed":  # of which only the digest knows
         assert main(arguments) == 4
         assert "is damaged or no checkpoint" in the_line(capsys)
+
+
+def changed(*path: str | int, to: object) -> Callable[[Any], object]:
+    """A resume point with another value in one place."""
+
+    def change(checkpoint: Any) -> object:
+        part = checkpoint
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = to
+        return checkpoint
+
+    return change
+
+
+FOREIGN = {
+    "a list": (lambda c: [c], "it holds a list"),
+    "nothing": (lambda c: {}, "its pytorch-lightning_version is a NoneType"),
+    "weights alone": (lambda c: {"state_dict": c["state_dict"]}, "its pytorch-lightning_version is a NoneType"),
+    "an epoch that is a word": (changed("epoch", to="x"), "its epoch is 'x'"),
+    "steps below none": (changed("global_step", to=-5), "its global_step is -5"),
+    "no loops": (changed("loops", to=None), "its loops is a NoneType"),
+    "no training loop": (changed("loops", to={}), "its loops.fit_loop has no epoch_progress"),
+    "a training loop without counters": (changed("loops", "fit_loop", to={}), "its loops.fit_loop has no epoch_progress"),
+    "a training loop of another kind": (changed("loops", "fit_loop", to={"a": 1}), "its loops.fit_loop has no"),
+    "a counter below none": (
+        changed("loops", "fit_loop", "epoch_progress", "current", "ready", to=-1),
+        "its loops.fit_loop.epoch_progress.current.ready is -1",
+    ),
+    "weights of another network": (changed("state_dict", to={}), "the checkpoint is of another model: "),
+    "weights that are no numbers": (lambda c: no_numbers(c["state_dict"]) or c, "is not finite"),
+    "no optimizer": (changed("optimizer_states", to=[]), "it has no state of the optimizer"),
+    "an optimizer that is none": (changed("optimizer_states", to=[3]), "AttributeError: "),
+    "callbacks that are none": (changed("callbacks", to=3), "its callbacks is 3"),
+    "a recorder without a clock": (changed("callbacks", "RunRecorder", to={"a": 1}), "KeyError: 'world_size'"),
+}  # fmt: skip
+
+
+def no_numbers(tensors: dict[str, torch.Tensor]) -> None:
+    next(iter(tensors.values())).fill_(float("nan"))
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_foreign_resume_point_is_not_continued(
+    what: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without digests.txt, as after a copy of the checkpoint alone: only its content can say that it is none."""
+    run = Path(shutil.copytree(finished, tmp_path / "runs" / "digits" / "r"))
+    last = run / "checkpoints" / "last.ckpt"
+    (last.parent / "digests.txt").unlink()
+    change, expected = FOREIGN[what]
+    torch.save(change(torch.load(last, weights_only=True)), last)
+    arguments = ["fit", "--config", str(run / "config.yaml"), "--runs_dir", str(tmp_path / "runs"), *TINY]
+    before = {path: path.read_bytes() for path in (run / "student.safetensors", run / "result.json", last)}
+    assert main([*arguments, "--ckpt_path", str(last)]) == 4
+    line = the_line(capsys)
+    assert expected in line
+    if "another network" not in what:
+        assert f"checkpoint {last} is no resume point of this run (" in line
+        assert line.endswith("leave that out to start a new run")
+    assert {path: path.read_bytes() for path in before} == before

@@ -20,12 +20,17 @@ from kdlab.run.folder import RunFolder
 from kdlab.weights import digest, load_weights, read_card
 
 IO = AtomicCheckpointIO()
+LOOPS = {"fit_loop": {"epoch_progress": {}, "epoch_loop.batch_progress": {}}}
 
 
 def checkpoint(step):
     """What a run saves, in small: plain values, tensors, nested."""
     generator = torch.Generator().manual_seed(step)
-    return {"global_step": step, "state_dict": {"student.weight": torch.randn(300, generator=generator)}, "loops": [{}]}
+    return {
+        "pytorch-lightning_version": "2.6.6", "epoch": 0, "global_step": step, "loops": LOOPS,
+        "state_dict": {"student.weight": torch.randn(300, generator=generator)},
+        "callbacks": {}, "optimizer_states": [{}], "lr_schedulers": [],
+    }  # fmt: skip
 
 
 def same(one, other):
