@@ -216,7 +216,7 @@ def test_disabled_by_its_old_variable_writes_nothing(folder, monkeypatch):
 
 @pytest.mark.parametrize("project", ["a/b", "x" * 129])
 def test_a_project_that_wandb_does_not_take_is_refused_before_training(project):
-    with pytest.raises(UsageError, match=r"trainer\.logger\.project is '.*: Invalid project name .*; give another one"):
+    with pytest.raises(UsageError, match=r"trainer\.logger\.project is '.*: Invalid project name .*; give another"):
         WandbLogger(project=project).check_installed()
 
 
