@@ -19,6 +19,7 @@ from torch import nn
 from kdlab.errors import UsageError
 
 LONGEST = 200  # bytes of a folder's name: file systems take 255, and we append to it
+NODE_VARIABLES = {"NODE_RANK", "GROUP_RANK", "SLURM_NODEID", "OMPI_COMM_WORLD_RANK", "LSB_JOBID"}  # of launchers
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 STRATEGY_CLASSES = ("DDPStrategy", "SingleDeviceStrategy")
 LINKED = ("num_classes", "in_channels")  # of networks, filled in from the data when these are built
@@ -69,6 +70,8 @@ def check_config(config: Namespace) -> None:
     for name in ("max_steps", "limit_train_batches", "limit_test_batches"):
         if config.trainer[name] == 0:
             raise UsageError(f"trainer.{name} is 0, which leaves nothing to do; give more, or leave it out")
+    if config.trainer.barebones:
+        raise UsageError("trainer.barebones is true, but without loggers and checkpoints no run can be kept; leave it out")
     precision = str(config.trainer.precision)
     if precision == "64" or (precision.endswith("-true") and precision != "32-true"):
         raise UsageError(f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true")
@@ -145,6 +148,19 @@ def check_synchronized(device: torch.device, world_size: int, sync_batchnorm: bo
         raise UsageError(
             "trainer.sync_batchnorm is true, but PyTorch's SyncBatchNorm works on GPUs only; set "
             "--trainer.sync_batchnorm false (each process then normalises by its own images), or train on GPUs"
+        )
+
+
+def check_launched(num_nodes: int) -> None:
+    """Refuse several nodes where nobody has said which one this is: each would wait for the others for half an hour.
+
+    Raises:
+        UsageError: for more than one, without a launcher.
+    """
+    if num_nodes > 1 and not NODE_VARIABLES & set(os.environ):
+        raise UsageError(
+            f"trainer.num_nodes is {num_nodes}, but nothing says which node this is; start the processes with torchrun or "
+            "srun, or set NODE_RANK, MASTER_ADDR and MASTER_PORT on each node"
         )
 
 

@@ -35,7 +35,7 @@ def explained(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in FULL and error.filename is not None:
         return IntegrityError.exit_code, (
             f"{error.filename} cannot be written ({error.strerror}); what was there before is whole. Free some space "
-            "and run the command again, a training with --ckpt_path last"
+            "and run the command again (a training goes on with --ckpt_path last)"
         )
     if isinstance(error, PermissionError):
         return UsageError.exit_code, f"no permission for {error.filename}; choose another folder or change its mode"

@@ -60,7 +60,8 @@ class KDLabParser(LightningArgumentParser):
         if match := re.match(r"argument (?:-c/)?(--\S+): expected one argument$", message):
             raise UsageError(f"{match[1]} has no value; give one (one that begins with - after an =, as in --KEY=-1)")
         own = None if ex is None else users_mistake(ex)
-        raise UsageError(f"{own}; mend it there" if own else brief(message)) from ex
+        said = re.sub(r"^(model|data)(\.init_args)?\.seed:", "seed_everything:", brief(message))  # linked to it
+        raise UsageError(f"{own}; mend it there" if own else said) from ex
 
     def _like(self, option: str) -> list[str]:
         """The options that may have been meant: those of this parser and its verbs, or the same of another slot."""
@@ -109,7 +110,7 @@ def find_config(name: str) -> str:
 # lines in which jsonargparse tells how it tried, not what is wrong
 _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value type: |"
-    r"Type \S.* expects a function or a callable class:$|Expected a <class 'NoneType'>|Expected a path but |"
+    r"Expected a <class 'collections.abc.Iterable'>|Type \S.* expects a function or a callable class:$|Expected a <class 'NoneType'>|Expected a path but |"
     r"Expected a dot import path string:|Subclass types expect one of:$|a class path \(str\)$|a dict with(out)? |$)"
 )
 _KEY = re.compile(r'^Parser key "([^"]+)":?\s*(.*)$')
@@ -202,6 +203,8 @@ _WORDS = (
     (r"^Import path (\S+) does not correspond to a subclass of (\w+)$", r"\1 is no \2"),
     (r"^Expected '([^']+)' to be a subclass of <class '(?:[^']*\.)?(\w+)'>\.?$", r"\1 is no \2"),
     (r"^Unexpected import path format: (.*)$", r"\1 is no class; name it as module.Class"),
+    (r"^Expected an instantiatable class, but \S+\.Logger is abstract.*$", "no logger is named; add --config run/wandb"),
+    (r"^Expected an instantiatable class, but (\S+) is abstract.*$", r"\1 is abstract; name a class of its kind"),
     (r"^No module named '[^']*'$", ""),  # what was given says more
     (r"^Config file loop detected: (\S+) -> .*$", r"\1 names no class; give a class, or a YAML file with class_path"),
     (r"^Key \"([\w.]+)\.\w+\" not found in namespace\.?$", r"\1 holds no keys; give it some, or leave it out"),

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from kdlab.blame import constructed, users_mistake
-from kdlab.config_checks import check_config, check_seed, check_synchronized, classes_in
+from kdlab.config_checks import check_config, check_launched, check_seed, check_synchronized, classes_in
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
@@ -33,6 +33,7 @@ from kdlab.run.recipes import check_recipe, provide_teacher, recipes_in
 from kdlab.run.recorder import RunRecorder
 from kdlab.run.requeue import slurm_environment
 from kdlab.run.resume_check import restoring
+from kdlab.run.same_config import SameConfig
 from kdlab.run.science import science
 from kdlab.run.start import load_student, run_to_continue
 from kdlab.run.stopping import StopOnSignal
@@ -175,6 +176,7 @@ class KDLabCLI(LightningCLI):
         if not torch.cuda.is_available():  # as Lightning sets it, each optimizer step opens NVIDIA's library anew
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         check_synchronized(trainer.strategy.root_device, trainer.world_size, bool(config.get("sync_batchnorm")))
+        check_launched(trainer.num_nodes)
         launched_by = getattr(trainer.strategy, "cluster_environment", None)
         if launched_by is not None:
             launched_by.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
@@ -199,7 +201,7 @@ class KDLabCLI(LightningCLI):
         if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
             callbacks += default_profilers(callbacks)
         # the watch before all that it watches when they start, and the recorder, which claims the folder, before that
-        return [*([] if self.recorder is None else [self.recorder]), self.peers, *callbacks]
+        return [SameConfig(self.resolved), *([] if self.recorder is None else [self.recorder]), self.peers, *callbacks]
 
     def _make_loggers(self, config: Any) -> list[Logger]:  # noqa: ANN401
         """Ours, where a run is recorded, and the user's, none of which can stop a training."""
@@ -290,6 +292,11 @@ class KDLabCLI(LightningCLI):
         """Keep the student that the protocol names, test it, write and show the result."""
         folder = recorder.folder
         assert folder is not None
+        if self.trainer.global_step == 0:
+            raise UsageError(
+                "training ended before its first step, so there is no student; raise trainer.max_time (it is "
+                f"{self._config.trainer.max_time}), or leave it out"
+            )
         selected = self.best.epoch >= 0
         if self.trainer.is_global_zero:
             card = load_weights(model.student, folder.best) if selected else {"epoch": self.trainer.current_epoch - 1}

@@ -79,7 +79,7 @@ def read_card(path: Path | str) -> Card:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Card]:
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
         raise IntegrityError(f"checkpoint {path} {what}; name a .safetensors, .ckpt, .pt or .pth file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)

@@ -92,6 +92,5 @@ def check_finite(values: Mapping[str, float], where: str) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise NumericalError(
-                f"{name} is {value} at {where}; lower the learning rate or the term's weight, or train in float32. "
-                "The last resume point is from before"
+                f"{name} is {value} at {where}; lower the learning rate or the term's weight, or train in float32"
             )

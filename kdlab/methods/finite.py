@@ -140,7 +140,7 @@ class LossWatch:
         return False
 
     def _error(self, message: str) -> NotFiniteError:
-        return NotFiniteError(f"{message}. The last resume point is from before", self._seen)
+        return NotFiniteError(message, self._seen)
 
 
 def _named(losses: Mapping[str, float]) -> str:

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from kdlab.atomic import atomic_write, write_text
-from kdlab.errors import IntegrityError
+from kdlab.errors import IntegrityError, NumericalError
 from kdlab.run.folder import RunFolder
 from kdlab.run.resume_check import check_resume_point
 from kdlab.weights import REFUSED, save_weights
@@ -163,6 +163,12 @@ class ResumePoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write between two epochs."""
         self.write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Add to the error of a loss that is no number where the weights of before are."""
+        if isinstance(exception, NumericalError) and self.folder is not None:
+            before = f"The resume point of before is {self.folder.last}"
+            exception.add_note(before if self.folder.last.exists() else "No resume point had been written before it")
 
     def write(self, trainer: Trainer) -> None:
         """Write now; every process must call this."""

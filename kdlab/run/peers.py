@@ -154,8 +154,10 @@ class PeerWatch(Callback):
 
     def _advice(self) -> str:
         folder = self.resume_point.folder
-        if folder is None or not folder.last.exists():
+        if folder is None:
             return ""
+        if not folder.last.exists():
+            return ". No resume point had been written yet: start the run again"
         return f". Continue with: python -m kdlab fit --config {folder.config} --ckpt_path {folder.last}"
 
 

@@ -30,7 +30,7 @@ class EpochLines(Logger):
         self._max_epochs = max_epochs
         self._validation = ""
         self._epochs_seen = 0
-        self._started = time.monotonic()
+        self._started = self._first_line = time.monotonic()
 
     def start(self) -> None:
         """Start the clock: what came before, such as the training of a teacher, says nothing of the epochs to come."""
@@ -57,8 +57,13 @@ class EpochLines(Logger):
         done = int(metrics["epoch"]) + 1
         line = f"epoch {done}/{self._max_epochs or '?'}  loss {metrics['train/loss']:.4f}"
         line += f"  train accuracy {metrics['train/accuracy']:.4f}{self._validation}"
+        now = time.monotonic()
+        if self._epochs_seen == 1:
+            self._first_line = now
         if self._max_epochs and self._max_epochs > done:
-            per_epoch = (time.monotonic() - self._started) / self._epochs_seen
+            # the first epoch has what is done once, such as compiling, so it counts only while it is the only one
+            others = self._epochs_seen - 1
+            per_epoch = (now - self._first_line) / others if others else now - self._started
             line += f"  {timedelta(seconds=round(per_epoch * (self._max_epochs - done)))} left"
         log.info(line)
 

@@ -39,12 +39,14 @@ def provide_teacher(teacher: FrozenTeacher, recipe: Mapping[str, Any], options: 
 
     Raises:
         UsageError: if the checkpoint is no place where a run writes its student.
-        IntegrityError: if the checkpoint was made by another recipe.
+        IntegrityError: if it is no file, or was made by another recipe.
         KDLabError: if the training fails; with its exit code.
     """
     assert teacher.checkpoint is not None
     checkpoint = Path(teacher.checkpoint)
     folder = RunFolder(checkpoint.parent)
+    if checkpoint.exists() and not checkpoint.is_file():
+        raise IntegrityError(f"the teacher's checkpoint is {checkpoint}, which is no file; name one")
     elsewhere = checkpoint.name != folder.student.name or len(checkpoint.parts) < 3
     if elsewhere and not checkpoint.exists():
         raise UsageError(
@@ -118,7 +120,8 @@ def check_recipe(checkpoint: Path, recipe: Mapping[str, Any], name: str) -> None
     if changes:
         raise IntegrityError(
             f"the recipe {name} has changed since the teacher {checkpoint} was trained: {'; '.join(changes)}. "
-            f"Delete {checkpoint.parent} to train it anew, restore the recipe, or set recipe: null to keep the teacher"
+            "Restore the recipe, set model.teacher.init_args.recipe to null to keep this teacher, or set checkpoint to "
+            "another path, where a new one is trained"
         )
 
 

@@ -75,3 +75,19 @@ def test_two_processes_end_together_when_the_folder_is_in_use(
     assert two_ranks(main, arguments) == [3, 3]
     folder.release()
     assert "belongs to a running process" in capfd.readouterr().err
+
+
+def other_batches(arguments: list[str]) -> int:
+    """Each process with a batch size of its own, as when a launcher starts another command on each node."""
+    return main([*arguments, "--data.batch_size", "32" if os.environ["LOCAL_RANK"] == "0" else "16"])
+
+
+def test_processes_with_different_configs_end_instead_of_waiting_for_each_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], two_ranks: Callable[..., list[int | None]]
+) -> None:
+    arguments = ["fit", "--config", "digits/independent", "--config", "run/ddp", "--runs_dir", str(tmp_path / "runs")]
+    assert two_ranks(other_batches, arguments) == [2, 2]
+    said = capfd.readouterr().err
+    assert "process 1 of 2 (counted from 0) was started with another config than the first: " in said
+    assert "data.batch_size was 32, is 16; start all with the same command" in said
+    assert not (tmp_path / "runs").exists()

@@ -48,6 +48,12 @@ MISTAKES = {
         "trainer.sync_batchnorm is true, but PyTorch's SyncBatchNorm works on GPUs only",
     ),
     "negative devices": (["--trainer.devices", "-3"], "should be an int > 0"),
+    "nodes without a launcher": (["--trainer.num_nodes", "2"], "num_nodes is 2, but nothing says which node this is"),
+    "no loggers at all": (["--trainer.barebones", "true"], "trainer.barebones is true, but without loggers"),
+    "seed that is a truth": (["--seed_everything", "true"], "seed_everything: expected int; given True"),
+    "part of a logger that is not there": (["--trainer.logger.mode", "offline"], "no logger is named; add --config run/wandb"),
+    "unknown logger": (["--trainer.logger", "foo"], "trainer.logger: "),
+    "option that is like none": (["--foo", "3"], "there is no option --foo"),
     "negative epochs": (["--trainer.max_epochs", "-5"], "trainer.max_epochs is -5, but a run has 1 to"),
     "huge seed": (["--seed_everything", "99999999999"], "must be an integer of 0 or more, below 2^32"),
     "half-precision weights": (["--trainer.precision", "bf16-true"], "trainer.precision is bf16-true, but images come in float32"),
@@ -184,6 +190,14 @@ def test_a_schedule_that_fails_at_its_first_step_is_named(capsys: pytest.Capture
     ]
     assert main(arguments) == 2
     assert "model.lr_scheduler: ZeroDivisionError: integer modulo by zero; see the schedule's" in the_error(capsys)
+
+
+def test_a_student_that_never_learnt_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    no_time = ["--trainer.max_time", "00:00:00:00", "--runs_dir", str(tmp_path)]
+    assert main(["fit", "--config", "digits/independent", *no_time]) == 2
+    assert "training ended before its first step, so there is no student; raise trainer.max_time (it is" in the_error(capsys)
+    assert not list(tmp_path.rglob("result.json"))
+    assert not list(tmp_path.rglob("student.safetensors"))
 
 
 def test_an_unknown_verb_is_answered_with_a_close_one(capsys: pytest.CaptureFixture[str]) -> None:
