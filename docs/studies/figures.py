@@ -13,6 +13,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from kdlab.analysis.svg import svg_bytes
 from kdlab.atomic import atomic_write
@@ -26,6 +27,7 @@ RESULTS = HERE.parents[1] / "benchmarks" / "results" / "studies"
 FIGURES = {  # file -> study, and its figure in the report
     "alpha_mnist.svg": ("alpha_mnist", "distilled_alpha"),
     "grid_mnist.svg": ("grid_mnist", "distilled_alpha_temperature"),
+    "noise_mnist.svg": ("noise_mnist", "wrong_labels"),
     "grid_mnist_landscape.svg": ("grid_mnist", "loss_landscape"),
 }
 
@@ -47,10 +49,13 @@ def _row(line: dict[str, str], keys: list[str], metrics: tuple[str, ...]) -> Row
     values = {key: json.loads(line[key]) for key in keys if line[key]}
     run = PlannedRun(line["run"], "student", line["variant"], values, int(line["seed"]), (), ())
     numbers = {metric: float(line[metric]) for metric in metrics if line[metric]}
-    result = {
-        "protocol": {key: line[key] for key in PROTOCOL},
-        "student": {"test": {"accuracy": numbers["student.test.accuracy"]}},
-    }
+    result: dict[str, Any] = {"protocol": {key: line[key] for key in PROTOCOL}}
+    for metric, number in numbers.items():
+        *groups, name = metric.split(".")
+        place = result
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = number
     return Row(run, RESULTS / line["run"], numbers, result)
 
 
