@@ -71,7 +71,7 @@ def check_config(config: Namespace) -> None:
         if config.trainer[name] == 0:
             raise UsageError(f"trainer.{name} is 0, which leaves nothing to do; give more, or leave it out")
     if config.trainer.barebones:
-        raise UsageError("trainer.barebones is true, but without loggers and checkpoints no run can be kept; leave it out")
+        raise UsageError("trainer.barebones is true, but without loggers and checkpoints no run is kept; leave it out")
     precision = str(config.trainer.precision)
     if precision == "64" or (precision.endswith("-true") and precision != "32-true"):
         raise UsageError(f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true")
@@ -159,8 +159,8 @@ def check_launched(num_nodes: int) -> None:
     """
     if num_nodes > 1 and not NODE_VARIABLES & set(os.environ):
         raise UsageError(
-            f"trainer.num_nodes is {num_nodes}, but nothing says which node this is; start the processes with torchrun or "
-            "srun, or set NODE_RANK, MASTER_ADDR and MASTER_PORT on each node"
+            f"trainer.num_nodes is {num_nodes}, but nothing says which node this is; start the processes with "
+            "torchrun or srun, or set NODE_RANK, MASTER_ADDR and MASTER_PORT on each node"
         )
 
 

@@ -110,7 +110,8 @@ def find_config(name: str) -> str:
 # lines in which jsonargparse tells how it tried, not what is wrong
 _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value type: |"
-    r"Expected a <class 'collections.abc.Iterable'>|Type \S.* expects a function or a callable class:$|Expected a <class 'NoneType'>|Expected a path but |"
+    r"Type \S.* expects a function or a callable class:$|Expected a <class '(NoneType|collections.abc.Iterable)'>|"
+    r"Expected a path but |"
     r"Expected a dot import path string:|Subclass types expect one of:$|a class path \(str\)$|a dict with(out)? |$)"
 )
 _KEY = re.compile(r'^Parser key "([^"]+)":?\s*(.*)$')
@@ -148,6 +149,8 @@ def brief(message: str) -> str:
     if not reasons:
         reasons = [_no_such_class(value) if value else message.strip().partition("\n")[0]]
     key = ".".join(keys)
+    if key == "trainer.logger" and not class_path:
+        reasons = ["no logger; add --config run/wandb or --config run/tensorboard, or name a class"]
     line = f"{key}: " if key and key != "config" else ""
     line += "; ".join(dict.fromkeys(reasons))
     shown = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", line)
@@ -203,7 +206,6 @@ _WORDS = (
     (r"^Import path (\S+) does not correspond to a subclass of (\w+)$", r"\1 is no \2"),
     (r"^Expected '([^']+)' to be a subclass of <class '(?:[^']*\.)?(\w+)'>\.?$", r"\1 is no \2"),
     (r"^Unexpected import path format: (.*)$", r"\1 is no class; name it as module.Class"),
-    (r"^Expected an instantiatable class, but \S+\.Logger is abstract.*$", "no logger is named; add --config run/wandb"),
     (r"^Expected an instantiatable class, but (\S+) is abstract.*$", r"\1 is abstract; name a class of its kind"),
     (r"^No module named '[^']*'$", ""),  # what was given says more
     (r"^Config file loop detected: (\S+) -> .*$", r"\1 names no class; give a class, or a YAML file with class_path"),

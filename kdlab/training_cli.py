@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -54,6 +55,15 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
 }
 PROFILE_BY_DEFAULT = True
+BUILD_ERRORS = (
+    ValueError, TypeError, ImportError, ArithmeticError, AssertionError, RuntimeError, MisconfigurationException,
+)  # fmt: skip
+HINTS = {  # what Lightning says of a Trainer that cannot be -> what to do
+    "gpu backend": "set --trainer.accelerator to cpu or auto",
+    "torch_xla": "set --trainer.accelerator to cpu or auto",
+    "accelerator name": "set --trainer.accelerator to cpu, gpu or auto",
+    "devices": "set --trainer.devices to a number of processes from 1 up, or to auto",
+}
 PLACE_KEYS = ("ckpt_path", "weights_only")  # of one call, not of the run
 
 
@@ -153,12 +163,12 @@ class KDLabCLI(LightningCLI):
         """Build everything; what a constructor refuses is the user's to mend."""
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, ImportError, ArithmeticError, AssertionError, RuntimeError) as error:
+        except BUILD_ERRORS as error:
             if our_error(error) is not None or users_mistake(error) is not None:
                 raise
             refused = constructed(error, set(classes_in(self._config)))
             where = f"{refused.__name__} cannot be built with these arguments: " if refused else ""
-            hint = "; set --trainer.accelerator to cpu or auto" if "gpu backend" in str(error) else ""
+            hint = next((f"; {fix}" for sign, fix in HINTS.items() if sign in str(error)), "")
             raise UsageError(where + brief(str(error) or type(error).__name__).rstrip(".") + hint) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

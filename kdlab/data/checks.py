@@ -45,6 +45,8 @@ def check_arguments(data: ImageData) -> None:
         value = getattr(data, name)
         if value is not None and value < 1:
             raise UsageError(f"data.{name} is {value}; give 1 or a larger whole number")
+    if not 0 <= data.split_seed < 2**32:
+        raise UsageError(f"data.split_seed is {data.split_seed}; give an integer of 0 or more, below 2^32")
     if not 0 <= data.val_fraction < 1:
         raise UsageError(f"data.val_fraction is {data.val_fraction}; give a share from 0 up to, but not including, 1")
     if not 0 <= data.label_noise <= 1:

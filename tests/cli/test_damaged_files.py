@@ -100,7 +100,9 @@ def test_nobody_learns_from_a_wrong_teacher(
 
 
 @pytest.mark.parametrize(("path", "words"), [(".", "which is no file; name one"), ("/dev/zero", "which is no file")])
-def test_a_recipe_does_not_train_into_what_is_no_file(path: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_does_not_train_into_what_is_no_file(
+    path: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["fit", "--config", "digits/logit_matching", "--model.teacher.checkpoint", path]) == 4
     assert f"the teacher's checkpoint is {path}, {words}" in the_line(capsys)
 

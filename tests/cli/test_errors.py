@@ -47,12 +47,14 @@ MISTAKES = {
         ["--config", "run/ddp", "--config", "run/sync_bn"],
         "trainer.sync_batchnorm is true, but PyTorch's SyncBatchNorm works on GPUs only",
     ),
-    "negative devices": (["--trainer.devices", "-3"], "should be an int > 0"),
+    "negative devices": (["--trainer.devices", "-3"], "should be an int > 0; set --trainer.devices to a number"),
+    "no devices": (["--trainer.devices", "0"], "is not a valid input using cpu accelerator; set --trainer.devices to a"),
+    "negative split seed": (["--data.split_seed", "-1"], "data.split_seed is -1; give an integer of 0 or more"),
     "nodes without a launcher": (["--trainer.num_nodes", "2"], "num_nodes is 2, but nothing says which node this is"),
     "no loggers at all": (["--trainer.barebones", "true"], "trainer.barebones is true, but without loggers"),
     "seed that is a truth": (["--seed_everything", "true"], "seed_everything: expected int; given True"),
-    "part of a logger that is not there": (["--trainer.logger.mode", "offline"], "no logger is named; add --config run/wandb"),
-    "unknown logger": (["--trainer.logger", "foo"], "trainer.logger: "),
+    "part of a logger that is not there": (["--trainer.logger.mode", "offline"], "trainer.logger: no logger; add --config run/wandb"),
+    "unknown logger": (["--trainer.logger", "foo"], "trainer.logger: no logger; add --config run/wandb or"),
     "option that is like none": (["--foo", "3"], "there is no option --foo"),
     "negative epochs": (["--trainer.max_epochs", "-5"], "trainer.max_epochs is -5, but a run has 1 to"),
     "huge seed": (["--seed_everything", "99999999999"], "must be an integer of 0 or more, below 2^32"),
@@ -195,7 +197,9 @@ def test_a_schedule_that_fails_at_its_first_step_is_named(capsys: pytest.Capture
 def test_a_student_that_never_learnt_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     no_time = ["--trainer.max_time", "00:00:00:00", "--runs_dir", str(tmp_path)]
     assert main(["fit", "--config", "digits/independent", *no_time]) == 2
-    assert "training ended before its first step, so there is no student; raise trainer.max_time (it is" in the_error(capsys)
+    assert "training ended before its first step, so there is no student; raise trainer.max_time (it is" in the_error(
+        capsys
+    )
     assert not list(tmp_path.rglob("result.json"))
     assert not list(tmp_path.rglob("student.safetensors"))
 
