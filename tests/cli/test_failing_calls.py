@@ -20,9 +20,10 @@ from kdlab.weights import load_weights
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)  # in turn
 COMMON = [
-    "fit", "--config", "digits/independent", "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "0",
-    "--name", "run", "--data.train_per_class", "10", "--data.batch_size", "50",
+    "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "0", "--name", "run", "--data.train_per_class", "10",
+    "--data.batch_size", "50",
 ]  # fmt: skip
+KINDS = ("digits/independent", "digits/cached_teacher")  # the latter with its teacher's answers below the same folder
 SHARDS = 4
 
 
@@ -117,13 +118,25 @@ class FailingDisk:
         return str(path).startswith(self.folder)
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def run(in_child: Callable[..., Any], tmp_path: Path) -> Callable[..., tuple[Any, int]]:
+def run(
+    kind: str, in_child: Callable[..., Any], tmp_path: Path, digits_teacher: Path
+) -> Callable[..., tuple[Any, int]]:
     """`run(runs, fails, *more)`: how a run ended, and how many calls it made."""
 
     def run(runs: Path, fails: int, *more: str) -> tuple[Any, int]:
         tell = tmp_path / "calls"
-        ended = in_child([*COMMON, "--runs_dir", str(runs), *more], partial(install, runs, fails, tell))
+        arguments = ["fit", "--config", kind, *COMMON, "--runs_dir", str(runs), *more]
+        if kind == "digits/cached_teacher":
+            arguments += ["--model.teacher.cache_dir", str(runs / "cache"), "--model.teacher.place", "disk",
+                          "--model.teacher.teacher.checkpoint", str(digits_teacher),
+                          "--model.teacher.teacher.recipe", "null"]  # fmt: skip
+        ended = in_child(arguments, partial(install, runs, fails, tell))
         return ended, int(tell.read_text())
 
     return run
@@ -133,7 +146,9 @@ def install(runs: Path, fails: int, tell: Path) -> None:
     FailingDisk(runs, fails, tell).install()
 
 
-def expect_a_run_that_survives(runs: Path, fails: int, run: Callable[..., tuple[Any, int]], student: bytes) -> None:
+def expect_a_run_that_survives(
+    runs: Path, fails: int, run: Callable[..., tuple[Any, int]], outcome: dict[str, Any]
+) -> None:
     """Let one call fail, look at what is left, and run on."""
     folder = RunFolder(runs / "digits" / "run")
     ended, calls = run(runs, fails)
@@ -157,24 +172,26 @@ def expect_a_run_that_survives(runs: Path, fails: int, run: Callable[..., tuple[
         again, _ = run(runs, 0, *resume)
         assert again.code == 0, again.said
         assert not list(runs.rglob(".*.part"))
-    assert folder.student.read_bytes() == student
+        assert folder.metrics.read_text() == outcome["metrics"]  # no row lost, none twice
+    assert folder.student.read_bytes() == outcome["student"]
 
 
 @pytest.fixture
-def whole(run: Callable[..., tuple[Any, int]], tmp_path: Path) -> tuple[bytes, int]:
-    """The student of a run in which nothing fails, and its number of calls."""
+def whole(run: Callable[..., tuple[Any, int]], tmp_path: Path) -> tuple[dict[str, Any], int]:
+    """What a run in which nothing fails leaves behind, and its number of calls."""
     ended, calls = run(tmp_path / "whole", 0)
     assert ended.code == 0, ended.said
-    return (tmp_path / "whole" / "digits" / "run" / "student.safetensors").read_bytes(), calls
+    folder = RunFolder(tmp_path / "whole" / "digits" / "run")
+    return {"student": folder.student.read_bytes(), "metrics": folder.metrics.read_text()}, calls
 
 
 def test_a_call_that_fails_once_costs_at_most_a_new_start(
-    tmp_path: Path, run: Callable[..., tuple[Any, int]], whole: tuple[bytes, int]
+    tmp_path: Path, run: Callable[..., tuple[Any, int]], whole: tuple[dict[str, Any], int]
 ) -> None:
-    student, calls = whole
+    outcome, calls = whole
     assert calls > 50
     for number, share in enumerate((0.3, 0.9)):
-        expect_a_run_that_survives(tmp_path / f"runs{number}", int(share * calls), run, student)
+        expect_a_run_that_survives(tmp_path / f"runs{number}", int(share * calls), run, outcome)
 
 
 @pytest.mark.faults
@@ -184,13 +201,13 @@ def test_each_call_fails_once(
     shard: int,
     tmp_path: Path,
     run: Callable[..., tuple[Any, int]],
-    whole: tuple[bytes, int],
+    whole: tuple[dict[str, Any], int],
     tally: Callable[[str, int], None],
 ) -> None:
-    student, calls = whole
+    outcome, calls = whole
     chosen = range(1 + shard, calls + 1, SHARDS)
     for fails in chosen:
-        expect_a_run_that_survives(tmp_path / f"runs{fails}", fails, run, student)
+        expect_a_run_that_survives(tmp_path / f"runs{fails}", fails, run, outcome)
     tally(
         "a call that changes a file fails (each of a run once): exit code 0, 2 or 4, nothing corrupt, resumed",
         len(chosen),
