@@ -20,6 +20,7 @@ usage: python -m kdlab VERB [options]
   sync       send runs to W&B that were tracked offline
   dashboard  a W&B workspace as a file: accuracy by method, cost against accuracy, losses by term
   list       what a config can name: methods, losses, teachers, models, data, profilers, configs
+  completion a script that lets the shell complete verbs, options and names of configs
 
 Start here (no data to download, about a minute on a laptop):
 
@@ -32,6 +33,10 @@ Options of a verb: python -m kdlab fit --help
 def run() -> None:
     """Entry point of the console script."""
     arguments = sys.argv[1:]
+    if (
+        __name__ != "__main__"
+    ):  # the console script: finds one's own classes as `python -m` does
+        sys.path.insert(0, "")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         sys.exit(0 if arguments else 2)

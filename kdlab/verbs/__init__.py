@@ -7,7 +7,7 @@ there at once.
 import importlib
 from collections.abc import Sequence
 
-VERBS = ("profile", "analyze", "export", "cache", "study", "report", "sync", "dashboard", "list")
+VERBS = ("profile", "analyze", "export", "cache", "study", "report", "sync", "dashboard", "list", "completion")
 
 
 def run_verb(verb: str, arguments: Sequence[str]) -> None:
