@@ -51,6 +51,24 @@ def test_config_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) 
     assert (tmp_path / "out" / name.split("/")[0] / f"{Path(name).stem}-seed{seed}" / "result.json").exists()
 
 
+PRINTED = [pytest.param(name, marks=() if name.startswith("digits") else pytest.mark.slow) for name in RUNS]
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_what_a_config_prints_is_a_config_and_prints_itself(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", name, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    whole = yaml.safe_load(printed)
+    assert {"seed_everything", "trainer", "model", "data", "profile", "runs_dir"} <= set(whole)
+    assert {"batch_size", "val_fraction", "split_seed"} <= set(whole["data"]["init_args"])  # defaults too
+    path = tmp_path / "printed.yaml"
+    path.write_text(printed)
+    assert main(["fit", "--config", str(path), "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == whole
+
+
 @pytest.mark.parametrize("data", DATA_SETS)
 def test_every_method_has_a_config_on_every_data_set(data: str) -> None:
     methods = {name for name in kdlab.methods.__all__ if getattr(kdlab.methods, name) not in BASES}

@@ -220,15 +220,6 @@ def test_the_help_of_every_verb_fits_on_a_screen(capsys: pytest.CaptureFixture[s
     assert len(capsys.readouterr().out.splitlines()) > 200
 
 
-def test_print_config_is_complete_and_parses_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--config", "digits/logit_matching", "--print_config"]) == 0
-    shown = capsys.readouterr().out
-    path = tmp_path / "printed.yaml"
-    path.write_text(shown)
-    assert main(["fit", "--config", str(path), "--print_config"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(shown)
-
-
 def test_a_student_of_a_users_own_module_needs_no_argument_but_its_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
