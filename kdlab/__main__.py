@@ -33,9 +33,7 @@ Options of a verb: python -m kdlab fit --help
 def run() -> None:
     """Entry point of the console script."""
     arguments = sys.argv[1:]
-    if (
-        __name__ != "__main__"
-    ):  # the console script: finds one's own classes as `python -m` does
+    if __name__ != "__main__":  # the console script: finds one's own classes as `python -m` does
         sys.path.insert(0, "")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
