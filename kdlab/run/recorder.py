@@ -3,14 +3,12 @@
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
 
 from kdlab.atomic import write_text
 from kdlab.errors import KDLabError, UsageError
@@ -75,8 +73,8 @@ class RunRecorder(Callback):
                 logger.open(self.folder.metrics, step=self._resume_step)
             if isinstance(logger, EpochLines):
                 logger.start()
-        if trainer.is_global_zero:
-            begin_trackers(trainer.loggers, self.folder, self._resume_step)
+            if isinstance(logger, Tracker) and trainer.is_global_zero:
+                logger.begin(self.folder, self._resume_step)
         self._started = time.monotonic()
 
     def _claim(self) -> None:
@@ -152,13 +150,6 @@ class RunRecorder(Callback):
 
     def _seconds(self) -> float:
         return self.train_seconds + (time.monotonic() - self._started if self._started else 0.0)
-
-
-def begin_trackers(loggers: Sequence[Logger], folder: RunFolder, step: int) -> None:
-    """Let trackers follow the run in `folder` from `step` on; metrics.csv has the steps before."""
-    for logger in loggers:
-        if isinstance(logger, Tracker):
-            logger.begin(folder, step)
 
 
 class RunLog(logging.FileHandler):
