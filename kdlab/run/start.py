@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from torch import nn
 
-from kdlab.errors import IntegrityError, UsageError
+from kdlab.errors import BusyError, IntegrityError, UsageError
 from kdlab.run.folder import RunFolder, newest
 from kdlab.run.science import Config, differences, science
 from kdlab.weights import load_weights
@@ -55,6 +55,7 @@ def load_student(student: nn.Module, ckpt_path: str | None, here: RunFolder, run
 
     Raises:
         UsageError: if there is no run.
+        BusyError: if it is still in training, and its student not there yet.
         IntegrityError: if the weights are missing, damaged, or of another network.
     """
     if ckpt_path in (None, "best", "last"):
@@ -65,6 +66,11 @@ def load_student(student: nn.Module, ckpt_path: str | None, here: RunFolder, run
     try:
         card = load_weights(student, path)
     except IntegrityError as error:
+        around = RunFolder(path.parent)
+        if around.config.is_file() and around.in_use:
+            raise BusyError(
+                f"{path.parent} is still in training; wait for its end, or give --ckpt_path best"
+            ) from error
         raise IntegrityError(f"{error}. Train it with `fit`, or name other weights with --ckpt_path") from error
     changes = differences(card["config"], science(config)) if "config" in card else []
     if changes:

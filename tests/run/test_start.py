@@ -5,7 +5,7 @@ import torch
 import yaml
 from torch import nn
 
-from kdlab.errors import IntegrityError, UsageError
+from kdlab.errors import BusyError, IntegrityError, UsageError
 from kdlab.run.folder import RunFolder
 from kdlab.run.start import load_student, run_to_continue
 from kdlab.weights import save_weights
@@ -97,3 +97,15 @@ def test_weights_of_another_config_are_said(tmp_path, caplog):
         load_student(nn.Linear(1, 1), None, run, run.path, CONFIG)
     assert f"{run.student} was trained with another config: seed_everything was 7, is 0" in caplog.text
     assert f"student of epoch 2 from {run.student}" in caplog.text
+
+
+def test_a_run_that_is_still_in_training_has_no_student_yet(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.claim()
+    try:
+        with pytest.raises(BusyError, match=r"run is still in training; wait for its end, or give --ckpt_path best"):
+            load_student(nn.Linear(1, 1), None, run, tmp_path / "elsewhere", CONFIG)
+    finally:
+        run.release()
+    with pytest.raises(IntegrityError, match="Train it with `fit`"):
+        load_student(nn.Linear(1, 1), None, run, tmp_path / "elsewhere", CONFIG)
