@@ -11,9 +11,7 @@ from kdlab.allocation import keep_freed_memory
 from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
 from kdlab.messages import exit_code, report, set_up_messages
-from kdlab.verbs import VERBS, run_verb
-
-TRAINING_VERBS = ("fit", "validate", "test", "predict")
+from kdlab.verbs import TRAINING_VERBS, VERBS, run_verb
 
 
 def main(args: Sequence[str] | None = None) -> int:

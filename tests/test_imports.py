@@ -36,6 +36,7 @@ ALLOWED = {
     "parser": {"blame", "errors", "close_names"},
     "run": {
         *FOUNDATION,
+        "blame",
         "weights",
         "metrics",
         "losses",

@@ -27,6 +27,7 @@ RESULTS = HERE.parents[1] / "benchmarks" / "results" / "studies"
 FIGURES = {  # file -> study, and its figure in the report
     "alpha_mnist.svg": ("alpha_mnist", "distilled_alpha"),
     "grid_mnist.svg": ("grid_mnist", "distilled_alpha_temperature"),
+    "conditions_mnist.svg": ("conditions_mnist", "labels1000_alpha"),
     "noise_mnist.svg": ("noise_mnist", "wrong_labels"),
     "grid_mnist_landscape.svg": ("grid_mnist", "loss_landscape"),
 }

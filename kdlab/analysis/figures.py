@@ -141,7 +141,8 @@ def cka_heat_map(cka: CKAMatrix) -> Figure:
     figure = _figure(height_cm=8)
     axis = figure.subplots()
     values = np.stack([_with_gaps(row) for row in cka.values])
-    image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower")
+    lowest = min(0.0, float(np.nanmin(values, initial=0.0)))  # the unbiased estimate may lie slightly below 0
+    image = axis.imshow(values, vmin=lowest, vmax=1, cmap="viridis", origin="lower")
     axis.set(xlabel="teacher layer", ylabel="student layer", title=f"linear CKA, n = {cka.n}")
     axis.set_xticks(range(len(cka.teacher_layers)), cka.teacher_layers, rotation=45, ha="right")
     axis.set_yticks(range(len(cka.student_layers)), cka.student_layers)
@@ -149,7 +150,7 @@ def cka_heat_map(cka: CKAMatrix) -> Figure:
         for (row, column), value in np.ndenumerate(values):
             text = "-" if np.isnan(value) else f"{value:.2f}"
             axis.text(column, row, text, ha="center", va="center", color="white" if value < 0.6 else "black", size=7)
-    figure.colorbar(image, ax=axis, label="CKA (0 to 1)")
+    figure.colorbar(image, ax=axis, label="CKA (at most 1)")
     return figure
 
 

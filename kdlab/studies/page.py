@@ -40,7 +40,7 @@ from kdlab.studies.results import PROTOCOL
 from kdlab.studies.tables import PAIRED, PUBLISHED, SELECTED, SHOWN, protocol, reasons
 
 TEMPLATES = Path(__file__).parent / "templates"
-FILES = ("results.csv", "results.parquet", "summary.json", "tables.md")
+FILES = ("results.csv", "results.parquet", "per_class.csv", "summary.json", "tables.md")
 IDENTIFIERS = re.compile(r'(\bid="|xlink:href="#|\burl\(#)')
 
 

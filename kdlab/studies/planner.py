@@ -23,6 +23,7 @@ PLACES = ("runs_dir", "experiment", "name", "ckpt_path")  # of a run
 ID_LENGTH = 16  # hexadecimal digits: 64 bits
 # what all runs of one table must share: other values are another protocol
 PROTOCOL = ("data.class_path", "data.init_args.val_fraction", "data.init_args.split_seed",
+            "data.init_args.image_size", "data.init_args.in_channels",
             "trainer.limit_val_batches", "aside.trainer.limit_test_batches")  # fmt: skip
 
 # arguments of `fit` -> what decides the weights, and under ``aside`` what else the config says

@@ -50,8 +50,8 @@ def _shrunk(variant: Variant, settings: Settings, values: Mapping[str, tuple[Any
     for key in settings:
         if key in _varied(variant):
             raise UsageError(
-                f"quick.set.{key}: variant {variant.name} gives {key} values of its own, which would win; put it into "
-                "quick.grid, or remove it"
+                f"quick.set.{key}: variant {variant.name} gives {key} values of its own, which would win; remove it "
+                "(quick.grid makes a grid small, quick.trials a search)"
             )
     chosen = {key: values.get(key, whole) for key, whole in variant.grid.items()}
     for key, names in variant.named.items():

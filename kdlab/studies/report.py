@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 FOLDER = "report"
 PAGE = "report.html"
 TABLES = "tables.md"
+FILES = (PAGE, TABLES, "summary.json", "results.csv", "results.parquet", "per_class.csv")
 MARK = "kdlab report"  # stands in every page
 
 
@@ -137,7 +138,8 @@ def _check_target(target: Path, studies: Sequence[Path]) -> None:
     above = target.resolve().parent
     if target.name == FOLDER and (above / PLAN_FILE).is_file() and above not in [study.resolve() for study in studies]:
         raise UsageError(f"{target} is the report of the study in {above}; name another folder with --out")
-    there = [name for name in (PAGE, TABLES, "summary.json", "results.csv") if (target / name).exists()]
+    there = [name for name in FILES if (target / name).exists()]
+    there += sorted(file.name for ending in ("svg", "png") for file in target.glob(f"*.{ending}"))
     page = target / PAGE
     if there and not (page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")):
         raise UsageError(f"{target / there[0]} is there and belongs to no report; name another folder with --out")
@@ -167,6 +169,8 @@ def _write_parts(results: Results, target: Path, png: bool) -> Section:
     write_csv(lines, target / "results.csv")
     if classes := by_class(results):
         write_csv(classes, target / "per_class.csv")
+    else:  # that of before would tell of other runs
+        (target / "per_class.csv").unlink(missing_ok=True)
     write_parquet(lines, target / "results.parquet")
     write_text(target / "summary.json", json.dumps(findings.as_dict(), indent=1) + "\n")
     write_text(target / TABLES, markdown(findings, pictures))

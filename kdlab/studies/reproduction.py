@@ -57,10 +57,11 @@ class Reproduction:
 
 def reproduce(results: Results) -> tuple[Reproduction, ...]:
     """Hold the cells and teachers of a study against the published numbers in its file."""
-    groups, selection = results.cells_and_teachers, str(results.protocol["selection"])
-    found = []
+    groups, found = results.cells_and_teachers, []
     for published in results.plan.published:
         label = cell_label(published.variant, published.values)
         label += " (teacher)" if published.role == "teacher" else ""
-        found.append(Reproduction(label, published, groups.get(label, []), selection))
+        rows = groups.get(label, [])
+        selection = str(rows[0].result["protocol"]["selection"] if rows else results.protocol["selection"])
+        found.append(Reproduction(label, published, rows, selection))
     return tuple(found)

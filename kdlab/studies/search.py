@@ -19,6 +19,8 @@ DEFAULT_MAXIMIZE = f"{OF_VALIDATION}accuracy"
 # what result.json says of a network that was not measured on the test images: validation, wrong training labels, size
 NOT_TESTED = ("val", "noise", "parameters")
 
+LOW_IS_GOOD = ("memorised_rate", "nll", "ece", "brier")
+
 
 @dataclass(frozen=True)
 class Range:
@@ -96,6 +98,10 @@ def _maximize(value: object, key: str) -> str:
         raise UsageError(
             f"{key} is {value}, which is measured on the test images: the best of many trials would be chosen by the "
             f"very images that are to judge it; maximize {DEFAULT_MAXIMIZE}"
+        )
+    if "test" in parts[1:] or parts[-1] in LOW_IS_GOOD:
+        raise UsageError(
+            f"{key} is {value}, which is measured on test images, or better the lower it is; maximize {DEFAULT_MAXIMIZE}"
         )
     return value
 

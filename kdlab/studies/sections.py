@@ -25,7 +25,7 @@ def mapping(value: object, key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise UsageError(f"{key} is {value}, but expected are keys with values")
+        raise UsageError(f"{key} is {value}, but expected are keys with values: {{model.alpha: 0.5}}, for example")
     return value
 
 

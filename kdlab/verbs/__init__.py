@@ -7,6 +7,7 @@ there at once.
 import importlib
 from collections.abc import Sequence
 
+TRAINING_VERBS = ("fit", "validate", "test", "predict")  # LightningCLI's
 VERBS = ("profile", "analyze", "export", "cache", "study", "report", "sync", "dashboard", "list", "completion")
 
 

@@ -52,9 +52,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def command() -> argparse.ArgumentParser:
     """The whole command line, as far as it is completed: LightningCLI's hundreds of options are left to ``--help``."""
-    from kdlab.cli import TRAINING_VERBS
     from kdlab.parser import MAIN_OPTIONS
-    from kdlab.verbs import VERBS
+    from kdlab.verbs import TRAINING_VERBS, VERBS
 
     whole = argparse.ArgumentParser("kdlab")
     verbs = whole.add_subparsers(dest="verb")

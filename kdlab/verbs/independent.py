@@ -26,11 +26,19 @@ def find_independent(run: Path) -> Path | None:
         return None
     _, chosen = min(found, key=lambda pair: pair[0])
     log.info("compared with the independent student in %s; name another with --against", chosen)
+    before, now = (result.get("protocol", {}) for result in (own, read_result(chosen / "result.json") or {}))
+    if differing := [
+        f"{name} ({before.get(name)}, {now.get(name)})" for name in BESIDE if before.get(name) != now.get(name)
+    ]:
+        log.warning("it was not trained alike: %s", "; ".join(differing))
     return chosen
 
 
+BESIDE = ("epochs", "selection", "batch_size", "augmentation", "mixing", "label_noise_kind")  # of the protocol
+
+
 def _kind(result: dict[str, Any]) -> tuple[object, ...]:
-    """What two runs must share so that only the teacher differs."""
+    """What two runs must share to be compared at all."""
     student, protocol = result.get("student", {}), result.get("protocol", {})
     names = ("name", "fingerprint", "split_seed", "val_fraction", "train_per_class", "label_noise")
     return (student.get("network"), student.get("parameters"), *(protocol.get(name) for name in names))

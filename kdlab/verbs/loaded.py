@@ -159,8 +159,9 @@ def _find_teachers(method: Method, folder: RunFolder, config: dict[str, Any]) ->
     runs_dir = Path(str(config.get("runs_dir") or "."))
     if runs_dir.is_absolute():
         return
-    above = folder.path.resolve().parents  # of <root>/<runs_dir>/<experiment>/<name>
-    root = above[min(len(runs_dir.parts) + 1, len(above) - 1)]
+    above = folder.path.resolve().parents  # of <root>/<runs_dir>/<experiment>/<name>; an experiment may be a/b
+    depth = len(runs_dir.parts) + len(Path(str(config["experiment"])).parts)
+    root = above[min(depth, len(above) - 1)]
     for part in method.modules():
         if not isinstance(part, FrozenTeacher) or part.checkpoint is None:
             continue

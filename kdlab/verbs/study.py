@@ -271,6 +271,6 @@ def _run(
     if failed:
         raise FailedRunsError(
             f"{len(failed)} of {len(chosen)} runs are not done, for example {failed[0].run.label} "
-            f"({failed[0].reason}); see {Entry(study, failed[0].run.id).folder.path}, mend it, and continue with "
-            "--retry-failed"
+            f"({failed[0].reason}); a run's error is in its log.txt, here in "
+            f"{Entry(study, failed[0].run.id).folder.path}; mend it, and try again what failed with --retry-failed"
         )

@@ -47,7 +47,8 @@ def as_slurm_task(arguments: list[str], *signalled: int, hook: str = "on_train_b
 
     setattr(Method, hook, send)
     code = main(arguments)
-    Path(f"queued-when-{rank}-ended").write_text(str(Path("asked").exists()))
+    if Path("scontrol").exists():
+        Path(f"queued-when-{rank}-ended").write_text(str(Path("asked").exists()))
     return code
 
 

@@ -143,7 +143,7 @@ def test_mistakes_are_told_with_their_key(tmp_path, changes, message):
         ({"epochs": 1}, "quick has no key epochs; there are: seeds, set, grid, trials"),
         (
             {"set": {"model.alpha": 1}},
-            "quick.set.model.alpha: variant kd gives model.alpha values of its own, which would win; put it into quick.grid",
+            "quick.set.model.alpha: variant kd gives model.alpha values of its own, which would win; remove it",
         ),
     ],
 )
