@@ -58,7 +58,9 @@ def check_config(config: Namespace) -> None:
     epochs = config.trainer.max_epochs
     if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
         raise UsageError(f"trainer.max_epochs is {epochs}, but a run has 1 to {MOST_EPOCHS:,} epochs")
-    if config.trainer.val_check_interval not in (None, 1, 1.0):
+    if config.trainer.val_check_interval == 1:
+        config.trainer.val_check_interval = 1.0  # the whole epoch; Lightning takes the integer for every batch
+    if config.trainer.val_check_interval not in (None, 1.0):
         raise UsageError(
             f"trainer.val_check_interval is {config.trainer.val_check_interval}, but kdlab validates between epochs, "
             "where a run can be continued exactly; use trainer.check_val_every_n_epoch"
@@ -70,6 +72,8 @@ def check_config(config: Namespace) -> None:
     for name in ("max_steps", "limit_train_batches", "limit_test_batches"):
         if config.trainer[name] == 0:
             raise UsageError(f"trainer.{name} is 0, which leaves nothing to do; give more, or leave it out")
+    if config.trainer.fast_dev_run and config.get("ckpt_path"):
+        raise UsageError("trainer.fast_dev_run continues no run; leave it out, or leave out --ckpt_path")
     if config.trainer.barebones:
         raise UsageError("trainer.barebones is true, but without loggers and checkpoints no run is kept; leave it out")
     precision = str(config.trainer.precision)

@@ -9,6 +9,7 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
@@ -175,12 +176,14 @@ class KDLabCLI(LightningCLI):
         """Build the Trainer with kdlab's checkpoints, loggers and callbacks."""
         config = self._get(self.config_init, "trainer")
         self.recorder = self._make_recorder(config)
-        bar = progress_bar() if config.get("enable_progress_bar") is not False else []
+        callbacks = self._make_callbacks(config)
+        given = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        bar = progress_bar() if config.get("enable_progress_bar") is not False and not given else []
         kwargs |= {
-            "callbacks": [*self._make_callbacks(config), *bar],
+            "callbacks": [*callbacks, *bar],
             "logger": self._make_loggers(config),
             "plugins": [*_listed(config.get("plugins")), AtomicCheckpointIO(), *slurm_environment()],
-            "enable_progress_bar": bool(bar),
+            "enable_progress_bar": bool(bar) or given,
         }
         trainer = super().instantiate_trainer(**kwargs)
         if not torch.cuda.is_available():  # as Lightning sets it, each optimizer step opens NVIDIA's library anew
@@ -210,8 +213,15 @@ class KDLabCLI(LightningCLI):
         self.peers = PeerWatch(resume_points[0], exit_code)
         if self._config.profile and self.subcommand in ("fit", "test") and not self._is_rehearsal:
             callbacks += default_profilers(callbacks)
+        elif self._config.profile and self.subcommand == "fit" and not config.get("fast_dev_run"):
+            log.info("nothing is profiled: limit_train_batches says that this is a rehearsal")
         # the watch before all that it watches when they start, and the recorder, which claims the folder, before that
-        return [SameConfig(self.resolved), *([] if self.recorder is None else [self.recorder]), self.peers, *callbacks]
+        return [
+            SameConfig(self.resolved, self._config.get("ckpt_path")),
+            *([] if self.recorder is None else [self.recorder]),
+            self.peers,
+            *callbacks,
+        ]
 
     def _make_loggers(self, config: Any) -> list[Logger]:  # noqa: ANN401
         """Ours, where a run is recorded, and the user's, none of which can stop a training."""
@@ -318,11 +328,11 @@ class KDLabCLI(LightningCLI):
         if self.trainer.is_global_zero:
             protocol = {
                 "selection": "best validation epoch" if selected else "last epoch",
-                "selected_epoch": self.best.epoch if selected else self.trainer.current_epoch - 1,
+                "selected_epoch": card["epoch"],
                 "epochs": self.trainer.current_epoch,
             }
             result = self._result(protocol)
-            result["student"]["val"] = {"accuracy": self.best.score if selected else None}
+            result["student"]["val"] = {"accuracy": card.get("val_accuracy")}
             write_result(result, folder.result)
             print_table(result)
             for tracker in self._trackers:

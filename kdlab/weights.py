@@ -105,9 +105,12 @@ def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tenso
 
 
 def _state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
-    """The first mapping of names to tensors: the content itself or, as most projects save it, one level down."""
+    """The first mapping of names to tensors: one level down, as most projects save it, or else the content itself.
+
+    The top level comes last, because there may be a tensor or two beside the state dict: the best accuracy, for one.
+    """
     if isinstance(content, Mapping):
-        for candidate in (content, *(content.get(key) for key in ("state_dict", "model", "net")), *content.values()):
+        for candidate in (*(content.get(key) for key in ("state_dict", "model", "net")), *content.values(), content):
             if isinstance(candidate, Mapping):
                 tensors = {str(name): value for name, value in candidate.items() if isinstance(value, Tensor)}
                 if tensors:

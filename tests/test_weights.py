@@ -105,7 +105,7 @@ def test_a_network_whose_parts_were_compiled_one_by_one_is_read(network, tmp_pat
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "net", "model_state", "ema"])
 def test_a_state_dict_one_level_down_is_found(network, tmp_path, key):
-    path = save({"epoch": 240, key: network.state_dict(), "best_acc": 0.7}, tmp_path / "s.ckpt")
+    path = save({"epoch": 240, key: network.state_dict(), "best_acc": torch.tensor(0.7)}, tmp_path / "s.ckpt")
     loaded = other()
     load_weights(loaded, path)
     assert digest(loaded) == digest(network)

@@ -216,7 +216,7 @@ class ImageData(Views, ABC):
         return images, labels, digest
 
     def teardown(self, stage: str | None = None) -> None:
-        """Free the accelerator's memory."""
+        """Let the splits in the accelerator's memory go, as far as no loader holds them."""
         self._resident_splits.clear()
 
     # Its batches

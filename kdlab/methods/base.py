@@ -125,7 +125,7 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
                     "take its mean over the batch"
                 )
         loss = torch.stack(list(terms.values())).sum()
-        self._record(terms, loss, student, teacher, batch)
+        self._record(terms, loss, student, teacher, batch, batch_idx)
         return loss if self.trainer.accumulate_grad_batches == 1 else loss * self._accumulated_share(batch_idx)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -177,15 +177,18 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         self._watch.forget()
 
     def _record(
-        self, terms: dict[str, Tensor], loss: Tensor, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> None:
+        self, terms: dict[str, Tensor], loss: Tensor, student: Outputs, teacher: Outputs | None, batch: Batch,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
         target = batch.label if batch.label.dim() == 1 else batch.label.argmax(dim=-1)
         accuracy = (student.logits.detach().argmax(dim=-1) == target).float().mean()
         # the terms first: when one is no number, it is named rather than the sum
         values = {**{f"{name}_loss": term for name, term in terms.items()}, "loss": loss, "accuracy": accuracy}
         self.train_means.add(values, len(batch.label))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it by a connector
-        log_now = every > 0 and (self.global_step + 1) % every == 0
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        steps = last or (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0  # of those that a step accumulates
+        log_now = every > 0 and (self.global_step + 1) % every == 0 and steps
         if not log_now and self.device.type not in ("cpu", "cuda"):
             return  # reading a value would make the accelerator wait
         self._watch.add(self.global_step, self.current_epoch, batch, values)

@@ -51,6 +51,8 @@ class MutualLearning(Method):
         self.soft_targets = SoftTargets(temperature)
         self.label_weight = nonnegative("label_weight", label_weight)
         self.mutual_weight = nonnegative("mutual_weight", mutual_weight)
+        if not self.label_weight and not self.mutual_weight:
+            raise UsageError("label_weight and mutual_weight are both 0, so there is nothing to learn; raise one")
 
     @property
     def networks(self) -> list[nn.Module]:

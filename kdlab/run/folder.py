@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether a live process owns the folder; looking changes nothing in it."""
+        """Whether a live process owns the folder. To know it the lock is taken for an instant."""
         try:
             self._lock.acquire(timeout=0)
         except Timeout:

@@ -32,7 +32,7 @@ def _read(path: Path) -> tuple[list[str], list[Row]]:
 class MetricsCSV(Logger):
     """Write ``metrics.csv``: one row per log call, with ``epoch``, ``step`` and the metrics by their names.
 
-    The file is always whole: rows are appended when an epoch ends, and the file is replaced when a metric
+    The file is always whole: rows are appended after each logged step and epoch, and the file is replaced when a metric
     appears for the first time. A resumed run keeps the rows up to its resume point and writes the rest anew.
     (Lightning's own CSV logger deletes the file on resume.) Nothing is written before `open`.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.run.folder import RunFolder
@@ -55,9 +55,17 @@ def provide_teacher(teacher: FrozenTeacher, recipe: Mapping[str, Any], options: 
             "path, or recipe: null if it is not to be trained"
         )
     checkpoint.parent.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(checkpoint.parent.with_name(f".{checkpoint.parent.name}.recipe.lock")):
+    lock = FileLock(checkpoint.parent.with_name(f".{checkpoint.parent.name}.recipe.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("the teacher %s is being trained by another process; waiting for it", checkpoint)
+        lock.acquire()
+    try:
         if not checkpoint.exists():
             _train(teacher, folder, options)
+    finally:
+        lock.release()
     check_recipe(checkpoint, recipe, str(teacher.recipe))
 
 
@@ -83,13 +91,16 @@ def _train(teacher: FrozenTeacher, folder: RunFolder, options: list[str]) -> Non
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Run the command to its end; it ends with us when we are told to stop, and puts SLURM's job into the queue."""
-    with subprocess.Popen(command, env=environment) as process:
+    """Run the command to its end; it ends with us when we are told to stop, and puts SLURM's job into the queue.
+
+    In a group of its own: a signal to ours, as of Ctrl-C or `timeout`, would reach it twice, and the second one kills.
+    """
+    with subprocess.Popen(command, env=environment, process_group=0) as process:
 
         def stop(number: int, frame: FrameType | None) -> None:
             process.send_signal(number)
 
-        numbers = (signal.SIGTERM, REQUEUE_SIGNAL) if under_slurm() else (signal.SIGTERM,)
+        numbers = (signal.SIGTERM, signal.SIGINT, *((REQUEUE_SIGNAL,) if under_slurm() else ()))
         before = {number: signal.signal(number, stop) for number in numbers}
         try:
             return process.wait()

@@ -15,10 +15,12 @@ class SameConfig(Callback):
 
     Args:
         config: the resolved config of this process.
+        ckpt_path: what it continues or looks at.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.decides = science(config) | {"experiment": config["experiment"], "name": config["name"]}
+    def __init__(self, config: Mapping[str, Any], ckpt_path: str | None) -> None:
+        self.decides = science(config) | {key: config[key] for key in ("experiment", "name")}
+        self.decides |= {"ckpt_path": ckpt_path, "fast_dev_run": config["trainer"]["fast_dev_run"]}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compare with the first process.

@@ -23,7 +23,7 @@ def science(config: Config) -> dict[str, Any]:
     trainer = config.get("trainer") or {}
     options = {key: trainer[key] for key in TRAINER_KEYS if trainer.get(key) is not None}
     # weight averaging, early stopping: what is not ours may change what is learnt
-    deciding = [callback for callback in trainer.get("callbacks") or [] if _decides(callback)]
+    deciding = [callback for callback in _callbacks(trainer) if _decides(callback)]
     return {
         "model": _without_places(config.get("model")),
         "data": data,
@@ -36,12 +36,18 @@ def aside(config: Config) -> dict[str, Any]:
     """Return what a study may set and `science` leaves out: how a run runs, and what is measured at its end."""
     trainer, arguments = config.get("trainer") or {}, (config.get("data") or {}).get("init_args") or {}
     options = {key: value for key, value in trainer.items() if key not in (*TRAINER_KEYS, "callbacks")}
-    own = [callback for callback in trainer.get("callbacks") or [] if not _decides(callback)]
+    own = [callback for callback in _callbacks(trainer) if not _decides(callback)]
     return {
         "trainer": options | {"callbacks": own},
         "data": {key: arguments[key] for key in PLACES if key in arguments},
         "profile": config.get("profile"),
     }
+
+
+def _callbacks(trainer: Config) -> list[Config]:
+    """All of them; a config may name a single one without a list."""
+    given = trainer.get("callbacks") or []
+    return [given] if isinstance(given, Mapping) else list(given)
 
 
 def _decides(callback: Config) -> bool:

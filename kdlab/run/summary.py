@@ -54,10 +54,10 @@ def build_result(
             result["teacher"]["images_answered"] = model.teacher.images_answered
             result["teacher"]["images_computed"] = model.teacher.images_computed
     if recorder is not None:
-        device = next(model.student.parameters()).device
+        device = trainer.strategy.root_device  # which the networks have left after the test
         networks: dict[str, nn.Module | None] = {"student": model.student, "teacher": teacher}
         for role, asked in networks.items():
-            if role in result and asked is not None and (noise := noise_report(asked, data, device)):
+            if role in result and asked is not None and (noise := noise_report(asked.to(device), data, device)):
                 result[role]["noise"] = noise
         result["train_seconds"] = round(recorder.train_seconds, 3)
         result["train_images_per_s"] = (

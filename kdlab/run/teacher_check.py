@@ -76,7 +76,8 @@ class TeacherCheck(Callback):
         histogram = torch.zeros(module.num_classes, device=module.device, dtype=torch.float64)  # type: ignore[call-overload]
         correct, entropy = histogram.new_zeros(()), histogram.new_zeros(())
         loader = data.val_dataloader() or data.plain_train_dataloader()
-        limit = trainer.limit_val_batches if isinstance(trainer.limit_val_batches, int) else MOST_BATCHES
+        asked = trainer.limit_val_batches
+        limit = min(asked, MOST_BATCHES) if isinstance(asked, int) and asked else MOST_BATCHES
         for batch in itertools.islice(loader, limit):
             batch = data.plain_view(data.transfer_batch_to_device(batch, module.device, 0))
             if not len(batch.label):

@@ -101,7 +101,7 @@ def _maximize(value: object, key: str) -> str:
         )
     if "test" in parts[1:] or parts[-1] in LOW_IS_GOOD:
         raise UsageError(
-            f"{key} is {value}, which is measured on test images, or better the lower it is; maximize {DEFAULT_MAXIMIZE}"
+            f"{key} is {value}, which is measured on test images, or good when low; maximize {DEFAULT_MAXIMIZE}"
         )
     return value
 

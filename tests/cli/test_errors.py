@@ -48,6 +48,9 @@ MISTAKES = {
         "trainer.sync_batchnorm is true, but PyTorch's SyncBatchNorm works on GPUs only",
     ),
     "negative devices": (["--trainer.devices", "-3"], "should be an int > 0; set --trainer.devices to a number"),
+    "rehearsal of a run that is continued": (
+        ["--trainer.fast_dev_run", "1", "--ckpt_path", "last"], "trainer.fast_dev_run continues no run; leave it out"
+    ),
     "no devices": (["--trainer.devices", "0"], "is not a valid input using cpu accelerator; set --trainer.devices to a"),
     "negative split seed": (["--data.split_seed", "-1"], "data.split_seed is -1; give an integer of 0 or more"),
     "nodes without a launcher": (["--trainer.num_nodes", "2"], "num_nodes is 2, but nothing says which node this is"),

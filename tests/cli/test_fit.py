@@ -287,3 +287,21 @@ def test_a_rehearsal_trains_no_missing_teacher(
     arguments = ["fit", "--config", "digits/logit_matching", "--trainer.max_epochs", "1"]
     assert main([*arguments, "--trainer.limit_train_batches", batches]) == 0
     assert "an untrained one stands in" in capsys.readouterr().err
+
+
+def test_validation_once_per_epoch_by_whichever_number(tmp_path: Path) -> None:
+    """Lightning takes the integer 1 for after every batch."""
+    arguments = ["fit", "--config", "digits/independent", "--runs_dir", str(tmp_path), "--trainer.max_epochs", "1"]
+    assert main([*arguments, "--trainer.val_check_interval", "1", "--profile", "false"]) == 0
+    rows = (tmp_path / "digits" / "independent-seed0" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val/accuracy")
+    assert sum(bool(row.split(",")[column]) for row in rows[1:]) == 1
+
+
+def test_accumulated_batches_write_one_row_for_each_step(tmp_path: Path) -> None:
+    arguments = ["fit", "--config", "digits/independent", "--runs_dir", str(tmp_path), "--trainer.max_epochs", "1"]
+    arguments += ["--trainer.accumulate_grad_batches", "4", "--trainer.log_every_n_steps", "1", "--profile", "false"]
+    assert main(arguments) == 0
+    rows = (tmp_path / "digits" / "independent-seed0" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("train/loss_step")
+    assert sum(bool(row.split(",")[column]) for row in rows[1:]) == 6  # 20 batches of 64, and one more

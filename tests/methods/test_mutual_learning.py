@@ -115,6 +115,11 @@ def test_no_peers_are_refused():
         mutual(0)
 
 
+def test_weights_that_are_both_zero_are_refused():
+    with pytest.raises(UsageError, match="label_weight and mutual_weight are both 0, so there is nothing to learn"):
+        mutual(2, label_weight=0, mutual_weight=0)
+
+
 @pytest.mark.parametrize("name", ["label_weight", "mutual_weight"])
 def test_a_negative_weight_is_refused(name):
     with pytest.raises(UsageError, match=f"{name} is -1, but it must be"):

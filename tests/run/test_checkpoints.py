@@ -107,7 +107,7 @@ def test_digests_do_not_depend_on_the_locale(tmp_path):
     try:
         for step in (1, 2):
             AtomicCheckpointIO().save_checkpoint(checkpoint(step), path)
-        same(AtomicCheckpointIO().load_checkpoint(path), checkpoint(2))
+        assert same(AtomicCheckpointIO().load_checkpoint(path), checkpoint(2))
     finally:
         locale.setlocale(locale.LC_CTYPE, before)
 

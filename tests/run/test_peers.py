@@ -146,5 +146,5 @@ def test_a_connection_that_ends_without_a_word_is_a_death() -> None:
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_the_others_end_with_the_code_of_the_error(error: BaseException, code: int) -> None:
+def test_the_exit_code_of_an_error_is_that_of_the_command_line(error: BaseException, code: int) -> None:
     assert exit_code(error) == code

@@ -1,6 +1,8 @@
 """The process that trains a teacher hears what its parent is told."""
 
+import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -15,7 +17,7 @@ time.sleep(5)
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_signal_is_passed_on_and_the_handlers_of_before_come_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "4321")
     number = getattr(signal, name)
@@ -25,6 +27,22 @@ def test_a_signal_is_passed_on_and_the_handlers_of_before_come_back(name: str, m
         assert signal.getsignal(number) is mine
     finally:
         signal.signal(number, before)
+
+
+def test_a_signal_to_the_whole_group_reaches_the_child_once() -> None:
+    """As of Ctrl-C, or of `timeout`: a second one would kill it in the middle of its step."""
+    parent = """
+import os, sys
+from kdlab.run.recipes import _run
+child = 'import signal, sys, time\\nheard = []\\nsignal.signal(15, lambda *_: heard.append(1))\\nprint("up", flush=True)\\n'
+child += 'time.sleep(1.5)\\nsys.exit(len(heard))'
+sys.exit(_run([sys.executable, '-c', child], dict(os.environ)))
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 1
 
 
 def test_outside_of_slurm_its_signal_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,3 +142,10 @@ def test_a_budget_decides_what_is_learnt():
 @pytest.mark.parametrize("key", ["trainer/max_epochs", "seed_everything", "data/init_args/batch_size"])
 def test_science_does_not_stand_aside(key):
     assert aside(changed(key, 7)) == aside(CONFIG)
+
+
+def test_a_single_callback_needs_no_list():
+    config = copy.deepcopy(CONFIG)
+    config["trainer"]["callbacks"] = {"class_path": "mine.Averaging"}
+    assert science(config)["trainer"]["callbacks"] == [{"class_path": "mine.Averaging"}]
+    assert aside(config)["trainer"]["callbacks"] == []

@@ -103,7 +103,7 @@ def test_a_run_that_is_still_in_training_has_no_student_yet(tmp_path):
     run = make_run(tmp_path / "run")
     run.claim()
     try:
-        with pytest.raises(BusyError, match=r"run is still in training; wait for it, or give --ckpt_path best"):
+        with pytest.raises(BusyError, match=r"run is still in training; wait for its end, or give --ckpt_path best"):
             load_student(nn.Linear(1, 1), None, run, tmp_path / "elsewhere", CONFIG)
     finally:
         run.release()
