@@ -209,7 +209,7 @@ def test_a_failed_run_is_reported_and_the_others_are_done(tmp_path, capfd):
     assert "wild, seed 0: failed: exit code 5: " in said
     last = said.strip().splitlines()[-1]
     assert last.startswith("kdlab: error: 1 of 2 runs are not done, for example wild, seed 0 (exit code 5: ")
-    assert last.endswith("mend it, and continue with --retry-failed")
+    assert last.endswith("mend it, and try again what failed with --retry-failed")
     content = json.loads(summary(tmp_path))
     assert ([cell["cell"] for cell in content["cells"]], content["runs_missing"]) == (["plain"], [])
     assert [(one["label"], one["reason"][:13]) for one in content["runs_failed"]] == [("wild, seed 0", "exit code 5: ")]

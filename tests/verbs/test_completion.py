@@ -80,7 +80,7 @@ def test_the_console_script_finds_classes_in_the_working_folder(tmp_path):
     program = Path(sys.executable).parent / "kdlab"
     if not program.exists():
         pytest.skip("the console script is not installed")
-    done = subprocess.run([program, "profile", "mine.Mine", "--image_shape", "1,8,8", "--num_classes", "10", "--seconds", "0.1"],
-                          cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
+    options = ["fit", "--config", "digits/independent", "--model.student", "mine.Mine", "--print_config"]
+    done = subprocess.run([program, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Mine" in done.stdout
+    assert "class_path: mine.Mine" in done.stdout
