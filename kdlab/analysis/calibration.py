@@ -49,7 +49,7 @@ class Calibration:
         confidence: mean confidence; above the accuracy: overconfident.
         nll: mean negative log-likelihood of the label, in nats.
         brier: mean squared distance of the probabilities from the one-hot label, summed over classes: 0 ... 2.
-        ece: expected calibration error: mean of |accuracy - confidence| over the bins, weighted by their samples.
+        ece: expected calibration error: mean of ``|accuracy - confidence|`` over the bins, weighted by their samples.
         optimal_temperature: divides the logits so that the NLL of this very split is smallest; above 1:
             overconfident. A diagnosis: to report a calibrated network, fit it on other images.
         bins: the reliability diagram.
