@@ -8,6 +8,8 @@ from kdlab.run.summary import read_result
 
 log = logging.getLogger(__name__)
 
+BESIDE = ("epochs", "selection", "batch_size", "augmentation", "mixing", "label_noise_kind")  # of the protocol: told where they differ
+
 
 def find_independent(run: Path) -> Path | None:
     """Return the run beside `run` that trained the same student on the same data without a teacher, if there is one.
@@ -32,9 +34,6 @@ def find_independent(run: Path) -> Path | None:
     ]:
         log.warning("it was not trained alike: %s", "; ".join(differing))
     return chosen
-
-
-BESIDE = ("epochs", "selection", "batch_size", "augmentation", "mixing", "label_noise_kind")  # of the protocol
 
 
 def _kind(result: dict[str, Any]) -> tuple[object, ...]:
