@@ -8,7 +8,7 @@ from kdlab.run.summary import read_result
 
 log = logging.getLogger(__name__)
 
-BESIDE = ("epochs", "selection", "batch_size", "augmentation", "mixing", "label_noise_kind")  # of the protocol: told where they differ
+BESIDE = ("epochs", "selection", "batch_size", "augmentation", "mixing", "label_noise_kind")  # of the protocol
 
 
 def find_independent(run: Path) -> Path | None:
