@@ -30,7 +30,7 @@ PARTNERS = {
 SCRIPTS = sorted(
     path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text() and path.name not in PARTNERS
 )
-RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+RESULTS = sorted(path for path in (BENCHMARKS / "results").rglob("*.json") if "studies" not in path.parts)
 # at the start of a text or of a word in it; "images / s" is none, and /sys is the same on every machine
 ABSOLUTE_PATH = re.compile(r"(?:^|[\s=:'\"(,])(?:/(?!sys/|proc/)\w|~/|[A-Za-z]:\\)")
 
@@ -228,7 +228,7 @@ def test_every_benchmark_explains_itself(
     assert "--quick" in shown
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_result_says_where_it_was_measured(path: Path) -> None:
     result = json.loads(path.read_text())
     environment = result["environment"]
