@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Budget(Reporter):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Stop after this step if the budget is used up."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        last = batch_idx + 1 == trainer.num_training_batches  # steps with however many batches it has
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not last:
             return
         if trainer.world_size == 1:
             self._used_up = self._spent(trainer) >= self.amount
@@ -107,7 +109,9 @@ class Budget(Reporter):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report, and say which schedule would have fitted."""
-        steps = trainer.num_training_batches / trainer.accumulate_grad_batches
+        steps = math.ceil(
+            trainer.num_training_batches / trainer.accumulate_grad_batches
+        )  # the last may have fewer batches
         self.result = BudgetResult(
             self.resource, self.amount, self._spent(trainer), self._used_up, trainer.global_step / steps,
             trainer.max_epochs,

@@ -59,6 +59,15 @@ class TeacherEnsemble(Teacher):
         members = tuple(teacher.teach(batch) for teacher in self._all())
         return self._together(members, 1.0 if self.temperature is None else self.temperature)
 
+    def equals(self, other: Teacher) -> bool:
+        """Whether both average the answers of equal teachers alike."""
+        return self is other or (
+            isinstance(other, TeacherEnsemble)
+            and (self.average, self.temperature, len(self.teachers))
+            == (other.average, other.temperature, len(other.teachers))
+            and all(mine.equals(its) for mine, its in zip(self._all(), other._all(), strict=True))
+        )
+
     def extra_repr(self) -> str:
         """See `torch.nn.Module.extra_repr`."""
         return f"average={self.average}, temperature={self.temperature}"

@@ -108,9 +108,13 @@ class RowFile:
             self._stop_writing(error)
 
     def sync(self) -> None:
-        """Wait until all that was written is on the disk."""
-        if self._descriptor is not None:
+        """Wait until all that was written is on the disk; one that refuses is a warning, as in `keep`."""
+        if self._descriptor is None:
+            return
+        try:
             os.fsync(self._descriptor)
+        except OSError as error:  # a quota or a network disk may refuse only now
+            self._stop_writing(error)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield the whole table in pieces: which rows, their values ``[B, W]``, and whether they are there ``[B]``."""

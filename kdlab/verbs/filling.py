@@ -98,9 +98,9 @@ def _fill(trainer: Trainer, teacher: CachedTeacher, data: ImageData, rows: Tenso
             with trainer.precision_plugin.train_step_context():
                 teacher.teach(batch)
             progress.advance(task, len(part))
+    file.sync()
     if len(missing):
         _require_writable(file)
-    file.sync()
     seconds = time.monotonic() - began
     lacking = int((~file.known()[rows]).sum())
     rate = f", {len(missing) / seconds:,.0f} images/s" if len(missing) else ""

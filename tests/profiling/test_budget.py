@@ -52,6 +52,14 @@ def test_multiply_adds_end_it_with_the_step_that_spends_the_last(steps):
     assert budget.result.epochs == pytest.approx(steps / STEPS_PER_EPOCH)
 
 
+@pytest.mark.parametrize("batches", [2, 4])
+def test_steps_of_several_batches_are_counted_with_the_last_smaller_one(batches):
+    budget = Budget("macs", amount=1e12)
+    train(budget, epochs=4, accumulate_grad_batches=batches)
+    assert budget.result.epochs == 4
+    assert budget.result.spent == 4 * STEPS_PER_EPOCH * STEP
+
+
 def test_the_teachers_share_is_spent_too():
     alone, distilled = Budget("macs", amount=20 * STEP), Budget("macs", amount=20 * STEP)
     matching = LogitMatching(FrozenTeacher(DigitsConv()), student=DigitsConv())

@@ -193,3 +193,23 @@ def test_in_evaluation_the_answer_does_not_depend_on_the_temperature_of_the_loss
     ensemble.soften(7.0)
     assert ensemble(sixty_four).logits.equal(before)
     assert not ensemble.teach(sixty_four).logits.allclose(before)
+
+
+def test_ensembles_are_equal_when_their_teachers_and_the_way_of_averaging_are(tmp_path):
+    def ensemble(*names, **options):
+        found = []
+        for name in names:
+            path = tmp_path / name
+            if not path.exists():
+                save_weights(DigitsConv(), path, {})
+            found.append(FrozenTeacher(DigitsConv(), str(path)))
+        return TeacherEnsemble(found, **options)
+
+    one = ensemble("a", "b")
+    assert one.equals(one)
+    assert one.equals(ensemble("a", "b"))
+    assert not one.equals(ensemble("a", "c"))
+    assert not one.equals(ensemble("a", "b", "b"))
+    assert not one.equals(ensemble("a", "b", average="logits"))
+    assert not one.equals(ensemble("a", "b", temperature=3.0))
+    assert not one.equals(one.teachers[0])

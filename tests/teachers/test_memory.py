@@ -230,6 +230,17 @@ def test_a_file_that_cannot_be_written_is_read_and_new_rows_are_not_kept(full, m
     assert file.recall(rows)[0].equal(values_of(rows))
 
 
+def test_a_disk_that_refuses_only_when_it_is_waited_for_is_a_warning(full, monkeypatch, caplog):
+    def refuse(_):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    file = table(full.folder)
+    monkeypatch.setattr(os, "fsync", refuse)
+    file.sync()
+    assert not file.writable
+    assert "cannot be written any more (Disk quota exceeded)" in caplog.text
+
+
 def test_a_file_that_cannot_be_read_is_an_error(full, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")

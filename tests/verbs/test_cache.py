@@ -179,6 +179,26 @@ def test_a_full_disk_ends_it_with_what_is_there(
     assert "rows.bin cannot be written (the reason is above); mend it and start again" in the_error()
 
 
+def test_a_quota_that_is_noticed_when_rows_are_flushed_ends_it_too(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, the_error: Callable[[], str]
+) -> None:
+    pwrite, written = os.pwrite, []
+
+    def write(descriptor: int, *data: Any) -> int:
+        written.append(descriptor)
+        return pwrite(descriptor, *data)
+
+    def refuse(descriptor: int) -> None:
+        if descriptor in written:
+            raise OSError(122, "Disk quota exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", write)
+        patch.setattr(os, "fsync", refuse)
+        assert main(["cache", *arguments]) == 2
+    assert "rows.bin cannot be written (the reason is above); mend it and start again" in the_error()
+
+
 def test_the_help_is_there_without_importing_torch() -> None:
     code = "import sys; from kdlab.cli import main; main(['cache', '--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
