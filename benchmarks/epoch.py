@@ -5,7 +5,7 @@
     python benchmarks/epoch.py                     # random images
     python benchmarks/epoch.py --quick             # one short turn; nothing is written
     python benchmarks/epoch.py --repdistiller CHECKOUT ...      # RepDistiller takes turns as well
-    python benchmarks/epoch.py --cost --turns 10 ...            # the last two variants alone: neighbours in time
+    python benchmarks/epoch.py --cost --turns 10 ...            # the last two variants alone, in more turns
 
 ResNet56 -> ResNet20 (equally many parameters in all frameworks), batch 64, T = 4, label weight 0.1, SGD, the same
 5,000 images. Everything but validation counts: loader, logging, and in kdlab checkpoints. Each variant is a process

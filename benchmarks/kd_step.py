@@ -4,7 +4,8 @@
     python benchmarks/kd_step.py                     # random images
     python benchmarks/kd_step.py --quick             # one short turn without real compiling; nothing is written
 
-ResNet32x4 -> ResNet8x4, batch 64, crop and flip, cross-entropy + T^2 KL at T = 4, SGD, everything but the Trainer.
+ResNet32x4 -> ResNet8x4, batch 64, crop and flip, cross-entropy + T^2 KL at T = 4, SGD, everything but the Trainer
+(what that adds to a step: overhead.py).
 
 plain        the loop of `plain_loop.py`, in a process of its own that takes turns with this one
 independent  kdlab's loader, views, losses and optimizer; labels only
@@ -14,12 +15,13 @@ fp32         as it is
 fast         configs/run/fast_cpu.yaml: bfloat16 autocast, channels-last
 compiled     configs/run/compiled.yaml in addition
 
-matmul       billions of multiply-adds per second of a 2048 x 2048 matrix product in both number types; a variant's
-             utilization is its own multiply-adds over these. No upper bound: a smaller product may be faster
+matmul       billions of multiply-adds per second of square matrix products of 512 to 4096 rows in both number types;
+             the fastest of the run is called the peak, and a variant's utilization is its multiply-adds over that
 
-Ratios are of the same turn. The first step of each turn does not count, nor does the whole first turn, in which
-networks are compiled. Before, one batch goes both ways, with the teacher asked and with its answers remembered: pixels
-and losses must be the same, or the run stops.
+Each variant works for some seconds in each turn, the first variant of a turn being another one each time; ratios are of
+the same turn. The first step of each turn does not count, nor does the whole first turn, in which networks are
+compiled. Before, one batch goes both ways, with the teacher asked and with its answers remembered: pixels and losses
+must be the same, or the run stops.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -118,25 +121,22 @@ class Variant:
         for callback in self.callbacks:
             callback.on_train_batch_end(self.trainer, self.method, None, batch, 0)
 
-    def images_per_s(self, batches: Iterator[Batch], steps: int) -> float:
-        """Take some steps, after one that does not count."""
-        self.step(next(batches))
-        began = time.perf_counter()
-        for _ in range(steps):
-            self.step(next(batches))
-        return steps * BATCH_SIZE / (time.perf_counter() - began)
+    def images_per_s(self, batches: Iterator[Batch], seconds: float) -> float:
+        """Take steps for so long, after one that does not count."""
+        return BATCH_SIZE * measuring.steps_per_s(lambda: self.step(next(batches)), seconds)
 
 
 @torch.no_grad()
-def matmul_gmacs_per_s(dtype: torch.dtype, size: int = 2048, calls: int = 4) -> float:
-    """Billions of multiply-adds per second of a large matrix product, the best of some calls."""
-    left, right = (torch.rand(size, size).to(dtype) for _ in range(2))
-    times = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - began)
-    return size**3 / min(times) / 1e9
+def matmul_gmacs_per_s(dtype: torch.dtype, sizes: Sequence[int] = (512, 1024, 2048, 4096), calls: int = 4) -> float:
+    """Billions of multiply-adds per second of a matrix product, the best of some sizes and calls."""
+    best = 0.0
+    for size in sizes:
+        left, right = (torch.rand(size, size).to(dtype) for _ in range(2))
+        for _ in range(calls):
+            began = time.perf_counter()
+            left @ right
+            best = max(best, size**3 / (time.perf_counter() - began) / 1e9)
+    return best
 
 
 def macs_per_image(name: str, student: int, teacher: int) -> int:
@@ -211,13 +211,14 @@ def measure(data: CIFAR100, args, folder: str) -> dict:
     fill_with_anything(remembered.file)
     remembered._table = ResidentTable(remembered.file, CPU, remembered.asked)  # `remember` would notice
     images = None if args.data_dir is None else str(Path(args.data_dir, "cifar100", "train.safetensors").resolve())
-    told = {"images": images, "batch_size": BATCH_SIZE, "steps": args.steps, "threads": args.threads}
+    told = {"images": images, "batch_size": BATCH_SIZE, "seconds": args.seconds, "threads": args.threads}
     turns = []
     with measuring.Partner("plain_loop.py", told, args.threads) as plain:
+        measured: dict[str, Callable[[], float]] = {"plain": lambda: plain.turn()["images_per_s"]}
+        measured |= {f"matmul, {name}": partial(matmul_gmacs_per_s, dtype) for name, dtype in TYPES.items()}
+        measured |= {name: partial(each.images_per_s, batches, args.seconds) for name, each in variants.items()}
         for turn in range(args.turns + 1):
-            rates = {"plain": plain.turn()["images_per_s"]}
-            rates |= {f"matmul, {name}": matmul_gmacs_per_s(dtype) for name, dtype in TYPES.items()}
-            rates |= {name: variant.images_per_s(batches, args.steps) for name, variant in variants.items()}
+            rates = {name: measured[name]() for name in measuring.rotated(list(measured), turn)}
             print(f"turn {turn}: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()), flush=True)
             turns += [rates] if turn else []
     macs = [MACsProfiler().profile(network, (3, 32, 32)).macs for network in (student, teacher)]
@@ -229,14 +230,14 @@ def main() -> None:
     parser = measuring.options(__doc__)
     parser.add_argument("--data_dir", help="folder that holds cifar100/; random images without it")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=6, help="per variant and turn")
+    parser.add_argument("--seconds", type=float, default=3.0, help="per variant and turn")
     parser.add_argument("--threads", type=int, default=2, help="of the plain loop and of kdlab, each")
     args = parser.parse_args()
     if args.quick:
-        args.turns = args.steps = 1
+        args.turns, args.seconds = 1, 0.0
     keep_freed_memory()  # as the command line does
     torch.set_num_threads(args.threads)
-    report = {"environment": measuring.environment(sys.argv, CODE), "n": args.turns, "steps": args.steps,
+    report = {"environment": measuring.environment(sys.argv, CODE), "n": args.turns, "seconds_per_turn": args.seconds,
               "batch_size": BATCH_SIZE, "images": "random" if args.data_dir is None else "CIFAR-100",
               "pair": "ResNet32x4 -> ResNet8x4"}  # fmt: skip
     data = make_data(args.data_dir, padding=1 if args.quick else 4)
@@ -247,9 +248,10 @@ def main() -> None:
         shutil.rmtree(folder)
     spreads = {name: measuring.spread([turn[name] for turn in report["turns"]]) for name in report["turns"][0]}
     report["matmul_gmacs_per_s"] = {name: spreads.pop(f"matmul, {name}") for name in TYPES}
+    peaks = {name: products["max"] for name, products in report["matmul_gmacs_per_s"].items()}
     report["images_per_s"] = spreads
     report["utilization"] = {
-        name: measuring.spread([turn[name] * macs_per_image(name, **report["macs"]) / turn[f"matmul, {dtype}"] / 1e9
+        name: measuring.spread([turn[name] * macs_per_image(name, **report["macs"]) / peaks[dtype] / 1e9
                                 for turn in report["turns"]])
         for name, dtype in UTILIZATION.items()
     }  # fmt: skip

@@ -15,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,6 +51,7 @@ def environment(command: Sequence[str], code: Iterable[str], packages: Sequence[
     changes = _git("status", "--porcelain", "--", *code, script, "benchmarks/measuring.py")
     return {
         "cpu": cpu_name(),
+        "cpu_features": cpu_features(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -80,6 +82,29 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return next(iter(models), platform.processor() or platform.machine())
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Return which of the instructions that make matrix products fast the processor has."""
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    return sorted(set(flags) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
+
+
+def rotated(names: Sequence[str], turn: int) -> list[str]:
+    """Return the variants in the order of a turn, so that none always follows the same load."""
+    first = turn % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def steps_per_s(step: Callable[[], None], seconds: float) -> float:
+    """Return how many steps are taken per second, in at least so many seconds, after one that does not count."""
+    step()
+    taken, began, now = 0, time.perf_counter(), 0.0
+    while taken == 0 or now < seconds:
+        step()
+        taken, now = taken + 1, time.perf_counter() - began
+    return taken / now
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ else; it does not change how memory is allocated either.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measuring import Turns
+from measuring import Turns, steps_per_s
 from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor, nn
@@ -83,8 +84,8 @@ def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
 
 
-def main(images: str | None, batch_size: int, steps: int, threads: int) -> None:
-    """Take ``steps`` steps in each turn, after one that does not count, and answer with the images per second."""
+def main(images: str | None, batch_size: int, seconds: float, threads: int) -> None:
+    """Take steps for so long in each turn, after one that does not count, and answer with the images per second."""
     turns = Turns()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -94,18 +95,20 @@ def main(images: str | None, batch_size: int, steps: int, threads: int) -> None:
     student.train()
     teacher.eval()
     optimizer = torch.optim.SGD(student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
-    losses = []
+    meter: list[float] = []
+
+    def step() -> None:
+        image, label = next(batches)
+        loss = loss_of(student, teacher, image, label)
+        meter.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
     while turns.wait():
-        for step in range(steps + 1):
-            if step == 1:
-                began = time.perf_counter()
-            image, label = next(batches)
-            loss = loss_of(student, teacher, image, label)
-            losses.append(loss.item())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        rate = steps * batch_size / (time.perf_counter() - began)
+        rate = batch_size * steps_per_s(step, seconds)
+        if not math.isfinite(meter[-1]):
+            raise ValueError(f"the loss is {meter[-1]}")
         time.sleep(SETTLING_S)
         turns.answer(images_per_s=rate)
 

@@ -21,7 +21,7 @@ Combination = Literal["mean_logits", "mean_probabilities", "vote"]
 Fusion = Literal["auto", "always", "never"]
 
 # On a CPU, fused was faster while its largest map had so many values: with fewer the preparation costs more than it
-# saves, with more (2 MB in float32, so probably the cache) it was slower. Measured by benchmarks/fused_ensemble.py.
+# saves, with more (2 MB in float32, so probably the cache) it was slower. Measured by benchmarks/ensemble.py.
 _WORTHWHILE = range(2**12, 2**19 + 1)
 
 

@@ -109,9 +109,8 @@ class Budget(Reporter):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report, and say which schedule would have fitted."""
-        steps = math.ceil(
-            trainer.num_training_batches / trainer.accumulate_grad_batches
-        )  # the last may have fewer batches
+        # the last step of an epoch may have fewer batches
+        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         self.result = BudgetResult(
             self.resource, self.amount, self._spent(trainer), self._used_up, trainer.global_step / steps,
             trainer.max_epochs,

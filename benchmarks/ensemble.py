@@ -1,8 +1,8 @@
 """Four networks as one computation, against the same four one by one, and against one network of about their size.
 
-    python benchmarks/fused_ensemble.py                  # about fifteen minutes on two cores
-    python benchmarks/fused_ensemble.py --device cuda    # writes fused_ensemble_cuda.json
-    python benchmarks/fused_ensemble.py --quick          # batch 1 once, to see that it runs; nothing is written
+    python benchmarks/ensemble.py                  # about ten minutes on two cores
+    python benchmarks/ensemble.py --device cuda    # writes ensemble_cuda.json
+    python benchmarks/ensemble.py --quick          # batch 1 once, to see that it runs; nothing is written
 
 "latency" answers a batch in eval mode without gradients; "training" is a forward pass, cross-entropy and a backward
 pass. The three take turns, round by round, so that a busy machine slows all of them; a ratio is taken in each round,
@@ -32,7 +32,7 @@ CODE = ("kdlab/models",)
 MEMBERS = 4
 BATCH_SIZES = (1, 8, 32, 128)
 SLOW_BATCH, SLOW_PIXELS = 128, 32 * 32  # a training step of this size takes half a minute on one core: left out
-SECONDS = 3.0  # of measuring per case, but at least MIN_ROUNDS
+SECONDS = 1.5  # of measuring per case, but at least MIN_ROUNDS
 MIN_ROUNDS, MAX_ROUNDS = 3, 50
 
 
@@ -152,7 +152,7 @@ def main() -> None:
             for name, subject in SUBJECTS.items()
         }
         report = {"environment": environment, "parameters": parameters, "cases": rows}
-        measuring.write(report, "fused_ensemble.json" if args.device == "cpu" else f"fused_ensemble_{args.device}.json")
+        measuring.write(report, "ensemble.json" if args.device == "cpu" else f"ensemble_{args.device}.json")
 
 
 if __name__ == "__main__":
