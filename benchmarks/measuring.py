@@ -158,6 +158,11 @@ def with_statistics(network: nn.Module, image: torch.Tensor) -> nn.Module:
     return network.eval()
 
 
+def with_threads(threads: int) -> dict[str, str]:
+    """Return the environment of a process whose OpenMP has so many threads."""
+    return os.environ | {"OMP_NUM_THREADS": str(threads)}
+
+
 class Partner:
     """A process of its own that works when it is told to, so that two programs can take turns.
 
@@ -175,7 +180,7 @@ class Partner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=with_threads(threads),
             text=True,
         )
 

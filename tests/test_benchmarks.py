@@ -68,6 +68,27 @@ def test_a_ratio_is_of_the_same_turn(measuring: ModuleType) -> None:
     assert found["cost"] == pytest.approx({"median": 1 / 3, "min": 0.25, "max": 2.0})
 
 
+def test_each_variant_is_first_in_one_turn_of_as_many(measuring: ModuleType) -> None:
+    names = ["a", "b", "c"]
+    turns = [measuring.rotated(names, turn) for turn in range(4)]
+    assert turns == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
+
+
+def test_steps_are_counted_for_some_seconds_behind_one_that_is_not(
+    measuring: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0, steps=0)
+
+    def step() -> None:
+        clock.steps += 1
+        clock.now += 10.0 if clock.steps == 1 else 0.5
+
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock.now)
+    assert measuring.steps_per_s(step, 1.2) == 2.0
+    assert clock.steps == 4  # three of half a second are more than 1.2
+    assert measuring.steps_per_s(step, 0.0) == 2.0  # at least one
+
+
 def test_batch_norms_get_the_statistics_of_the_images(measuring: ModuleType) -> None:
     norm = nn.BatchNorm2d(1)
     image = torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
@@ -139,6 +160,14 @@ def test_outside_a_checkout_the_commit_is_not_known(
 
     assert (found["git_commit"], found["uncommitted_changes"]) == (None, [])
     assert found["versions"] == {"no-such-package": None}
+
+
+def test_instructions_for_matrix_products_are_named(measuring: ModuleType, tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name\t: Fast\nflags\t\t: fpu amx_tile amx_bf16 avx2 sse\n")
+
+    assert measuring.cpu_features(cpuinfo) == ["amx_bf16", "avx2"]
+    assert measuring.cpu_features(tmp_path / "none") == []
 
 
 def test_the_processor_has_a_name_with_and_without_cpuinfo(measuring: ModuleType, tmp_path: Path) -> None:
