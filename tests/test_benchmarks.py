@@ -26,7 +26,8 @@ PARTNERS = {
     "kdlab_epochs.py",
     "torchdistill_epochs.py",
     "repdistiller_epochs.py",
-}  # processes that benchmarks start
+    "tables.py",
+}  # processes that benchmarks start, and what writes their tables into the pages
 SCRIPTS = sorted(
     path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text() and path.name not in PARTNERS
 )
@@ -271,6 +272,14 @@ def test_every_result_says_where_it_was_measured(path: Path) -> None:
     # first_run.json is the result.json of one run
     assert "n" in keys_of(result) or "seed" in result
     assert not paths_in(result)
+
+
+def test_the_tables_of_the_pages_are_those_of_the_results(as_a_script: None) -> None:
+    tables = importlib.import_module("tables")
+    for name, shown in tables.TABLES.items():
+        page = (BENCHMARKS.parent / name).read_text(encoding="utf-8")
+        assert tables.with_tables(page, shown) == page, f"{name} is older than its results: python benchmarks/tables.py"
+        assert tables.with_tables(page.replace("| 1", "| 7"), shown) == page  # another number would be noticed
 
 
 def test_an_absolute_path_would_be_found() -> None:
