@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from kdlab.errors import UsageError
+from kdlab.run.recipes import recipes_in
 from kdlab.run.science import differences
 from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant, cell_label, compared_cells
 from kdlab.studies.results import lookup
@@ -17,7 +18,7 @@ from kdlab.studies.sampler import Trial, suggest
 from kdlab.studies.search import OF_VALIDATION, Search
 from kdlab.studies.sections import Settings
 from kdlab.studies.study import Study, Teacher, Variant
-from kdlab.studies.taught import Trained, recipes, with_teachers
+from kdlab.studies.taught import Trained, with_teachers
 
 PLACES = ("runs_dir", "experiment", "name", "ckpt_path")  # of a run
 ID_LENGTH = 16  # hexadecimal digits: 64 bits
@@ -174,11 +175,11 @@ class _Planner:
             config = self._resolve([*arguments, "--seed_everything", "0"])
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
-        recipe = next(recipes(config["model"]), None)
-        if recipe is not None:
+        learns_from = next(recipes_in(config["model"]), None)
+        if learns_from is not None:
             raise UsageError(
-                f"{where}: each run would look for its teacher by the recipe {recipe}; name it under `teachers` "
-                "and set its checkpoint to @NAME"
+                f"{where}: each run would look for its teacher by the recipe {learns_from['recipe']}; name it "
+                "under `teachers` and set its checkpoint to @NAME"
             )
         role: Literal["teacher", "student"] = "teacher" if isinstance(part, Teacher) else "student"
         run = PlannedRun("", role, part.name, values, 0, tuple(arguments), tuple(sorted(needs)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from kdlab.errors import UsageError
@@ -61,15 +61,3 @@ def _with_weights(value: Any, teachers: Mapping[str, Trained], needs: set[str], 
         raise UsageError(f"{where}: there is no teacher {value} before it; under `teachers` there are: {known}")
     needs.add(teachers[value[1:]].id)
     return f"@{teachers[value[1:]].id}"
-
-
-def recipes(node: object) -> Iterator[str]:
-    """The recipes of all teachers in a resolved config."""
-    if isinstance(node, Mapping):
-        if "checkpoint" in node and node.get("recipe"):
-            yield str(node["recipe"])
-        for item in node.values():
-            yield from recipes(item)
-    elif isinstance(node, list):
-        for item in node:
-            yield from recipes(item)
