@@ -84,11 +84,7 @@ def confusion_of(results: Sequence[Mapping[str, Any]]) -> Confusion | None:
     matrices = [lookup(result, "student.confusion_matrix") for result in results]
     if any(matrix is None for matrix in matrices):
         return None
-    matrix = np.sum([np.array(matrix, dtype=np.int64) for matrix in matrices], axis=0)
-    support = matrix.sum(axis=1)
-    right = zip(np.diag(matrix).tolist(), support.tolist(), strict=True)
-    accuracy = tuple(correct / total if total else None for correct, total in right)
-    return Confusion(int(matrix.sum()), matrix, tuple(support.tolist()), accuracy)
+    return Confusion.from_matrix(np.sum([np.array(matrix, dtype=np.int64) for matrix in matrices], axis=0))
 
 
 def _by_class(results: Results, variant: str, rows: Sequence[Row]) -> Iterator[tuple[str, Picture]]:
