@@ -124,7 +124,7 @@ class ImageData(Views, ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Shape of one image, (C, H, W)."""
         return (self.in_channels, self.image_size, self.image_size)
 
     def fingerprint(self) -> str:

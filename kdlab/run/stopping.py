@@ -75,7 +75,7 @@ class StopOnSignal(Callback):
             self._listen(leave)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As in a validation on its own."""
+        """Do what a validation on its own does."""
         self.on_validation_start(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,7 +10,12 @@ from kdlab.studies.sections import Settings
 
 
 class Trained(NamedTuple):
-    """A teacher of the study: its run, and its network as a config; None where it trains no single one."""
+    """A teacher of the study.
+
+    Attributes:
+        id: of its run.
+        network: the trained network as a config; None where the run trains no single one.
+    """
 
     id: str
     network: object
