@@ -4,4 +4,4 @@ The package is imported in milliseconds: import what you need from its parts, fo
 ``from kdlab.methods import LogitMatching`` or ``from kdlab.models import ResNet20``.
 """
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

@@ -24,6 +24,7 @@ ALLOWED = {
     "allocation": set(),
     "blame": set(),
     "close_names": set(),
+    "extras": {"errors"},
     "weights": {"atomic", "errors"},
     "metrics": {"errors"},
     "losses": {"types", "errors"},
@@ -36,6 +37,7 @@ ALLOWED = {
     "parser": {"blame", "errors", "close_names"},
     "run": {
         *FOUNDATION,
+        "extras",
         "blame",
         "weights",
         "metrics",
@@ -50,6 +52,7 @@ ALLOWED = {
     },
     "verbs": {
         *FOUNDATION,
+        "extras",
         "weights",
         "models",
         "teachers",
@@ -68,6 +71,7 @@ ALLOWED = {
     },
     "studies": {
         "errors",
+        "extras",
         "atomic",
         "analysis",
         "run",

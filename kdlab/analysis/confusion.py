@@ -16,7 +16,14 @@ from kdlab.errors import UsageError
 
 
 class ConfusedPair(NamedTuple):
-    """One class taken for another: `share_of_label` = count / samples of the label."""
+    """One class taken for another.
+
+    Attributes:
+        label: the class that it is.
+        answer: the class that it is taken for.
+        samples: how often.
+        share_of_label: `samples` / all samples of `label`, 0 ... 1.
+    """
 
     label: int
     answer: int
@@ -51,15 +58,19 @@ class Confusion:
         """
         z = read_logits(logits, "logits")
         truth = read_labels(labels, "labels", z)
-        n, k = z.shape
-        matrix = np.bincount(truth * k + z.argmax(axis=1), minlength=k * k).reshape(k, k)
-        support = matrix.sum(axis=1)
-        absent = np.flatnonzero(support == 0).tolist()
+        k = z.shape[1]
+        return cls.from_matrix(np.bincount(truth * k + z.argmax(axis=1), minlength=k * k).reshape(k, k))
+
+    @classmethod
+    def from_matrix(cls, matrix: Integers) -> Confusion:
+        """Derive all else from the ``[K, K]`` counts [label][answer]."""
+        support: list[int] = matrix.sum(axis=1).tolist()
+        absent = [c for c, samples in enumerate(support) if not samples]
         return cls(
-            n=n,
+            n=sum(support),
             matrix=matrix,
-            support=tuple(support.tolist()),
-            accuracy=tuple(share(int(matrix[c, c]), int(support[c])) for c in range(k)),
+            support=tuple(support),
+            accuracy=tuple(map(share, np.diag(matrix).tolist(), support)),
             undefined={"accuracy": f"no samples of class {', '.join(map(str, absent))}"} if absent else {},
         )
 

@@ -151,7 +151,12 @@ class Mismatches:
 
 
 class Ranking(NamedTuple):
-    """``[N]`` divergences of the right and of the wrong student, where exactly one is right."""
+    """Divergences from the teacher on the N images that exactly one of two students answers correctly.
+
+    Attributes:
+        right: ``[N]``, of the student that is right.
+        wrong: ``[N]``, of the other one.
+    """
 
     right: Floats
     wrong: Floats

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdlab.data.augment import Augmentation
 from kdlab.data.checks import check_answer, check_arguments, check_batch_size, check_declared
-from kdlab.data.files import SplitFile
+from kdlab.data.files import ExpectedSplit
 from kdlab.data.loader import BatchLoader
 from kdlab.data.mixing import Mixing
 from kdlab.data.normalise import Normalize
@@ -124,7 +124,7 @@ class ImageData(Views, ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Shape of one image, (C, H, W)."""
         return (self.in_channels, self.image_size, self.image_size)
 
     def fingerprint(self) -> str:
@@ -210,10 +210,13 @@ class ImageData(Views, ABC):
         answer = self.read(part)
         check_answer(self, part, answer)
         images, labels, digest = answer
-        count = self.num_train_images if part == "train" else self.num_test_images
         fix = "mend read, or the class's num_images, in_channels, image_size or num_classes"
-        SplitFile(count, self.image_shape, self.num_classes).check(images, labels, f"{type(self).__name__}.{part}", fix)
+        self._expected(part).check(images, labels, f"{type(self).__name__}.{part}", fix)
         return images, labels, digest
+
+    def _expected(self, part: Part) -> ExpectedSplit:
+        count = self.num_train_images if part == "train" else self.num_test_images
+        return ExpectedSplit(count, self.image_shape, self.num_classes)
 
     def teardown(self, stage: str | None = None) -> None:
         """Let the splits in the accelerator's memory go, as far as no loader holds them."""

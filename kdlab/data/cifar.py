@@ -46,8 +46,8 @@ class CIFAR10(StoredImageData):
 class CIFAR100(CIFAR10):
     """Photographs of things and animals, 32x32 RGB, 100 classes: 50,000 images to train on, 10,000 to test on.
 
-    The 100 classes form 20 superclasses: class k belongs to ``coarse_of_class[k]``, named ``coarse_names``. See
-    `ImageData` for the arguments.
+    The 100 classes form 20 superclasses: class k belongs to ``coarse_of_class[k]``, and the file of a split holds these
+    of its images, too, as ``coarse_labels``. See `ImageData` for the arguments.
 
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
@@ -64,12 +64,6 @@ class CIFAR100(CIFAR10):
         "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
         "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
         "willow_tree", "wolf", "woman", "worm",
-    )  # fmt: skip
-    coarse_names: ClassVar[tuple[str, ...]] = (
-        "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",
-        "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
-        "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates",
-        "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
     )  # fmt: skip
     coarse_of_class: ClassVar[tuple[int, ...]] = (
         4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15,

@@ -25,8 +25,8 @@ _DIGEST_KEY = "sha256"
 
 
 @dataclass(frozen=True)
-class SplitFile:
-    """What the file of a split must hold.
+class ExpectedSplit:
+    """What a split must hold, whether it was read from a file or not.
 
     Attributes:
         count: Number of images.
@@ -68,7 +68,7 @@ def content_digest(images: Tensor, labels: Tensor) -> str:
     return digest.hexdigest()
 
 
-def read_split(path: Path, expected: SplitFile) -> tuple[Tensor, Tensor, str]:
+def read_split(path: Path, expected: ExpectedSplit) -> tuple[Tensor, Tensor, str]:
     """Read and verify the file of a split.
 
     The digest is compared with the known one, else with the one that was written into the header.

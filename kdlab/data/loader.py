@@ -117,7 +117,7 @@ class BatchLoader:
 
     @property
     def sampler(self) -> BatchLoader:
-        """What Lightning tells the epoch."""
+        """The object that Lightning tells the epoch: the loader itself."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

@@ -58,7 +58,7 @@ class MNIST(StoredImageData):
         if not all((raw / name).exists() for name in names):
             with self.downloading():
                 self._torchvision(self.data_dir, download=True)
-        count = self.num_train_images if part == "train" else self.num_test_images
+        count = self._expected(part).count
         images = read_idx(raw / names[0], (count, self.image_size, self.image_size), self.raw_sha256.get(names[0]))
         labels = read_idx(raw / names[1], (count,), self.raw_sha256.get(names[1]))
         return {"images": images[:, None], "labels": labels.long()}

@@ -6,6 +6,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from kdlab.data.base import ImageData, Part
-from kdlab.data.files import SplitFile, read_split, write_split
+from kdlab.data.files import ExpectedSplit, read_split, write_split
 from kdlab.errors import IntegrityError
 
 _PARTS: tuple[Part, Part] = ("train", "test")
@@ -71,9 +72,8 @@ class StoredImageData(ImageData):
         """See `ImageData.read`."""
         return read_split(self.path(part), self._expected(part))
 
-    def _expected(self, part: Part) -> SplitFile:
-        count = self.num_train_images if part == "train" else self.num_test_images
-        return SplitFile(count, self.image_shape, self.num_classes, self.sha256.get(part))
+    def _expected(self, part: Part) -> ExpectedSplit:
+        return replace(super()._expected(part), sha256=self.sha256.get(part))
 
     @contextmanager
     def downloading(self) -> Iterator[None]:

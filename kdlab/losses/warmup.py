@@ -34,7 +34,7 @@ class LinearWarmup(LogitLoss):
 
     @property
     def temperature(self) -> float | None:
-        """That of the loss that is scaled."""
+        """Temperature of the loss that is scaled; None where that has no single one."""
         return self.loss.temperature
 
     @temperature.setter

@@ -8,6 +8,7 @@ from kdlab.models.digits import DigitsConv
 from kdlab.models.external import TimmModel, TorchvisionModel
 from kdlab.models.mnist import MNISTNarrowConv, MNISTPerceptron, MNISTPooledConv, MNISTWideConv
 from kdlab.models.mobilenet_v2 import MobileNetV2, MobileNetV2HighRes
+from kdlab.models.normalized import Normalized
 from kdlab.models.resnet import (
     CifarResNet,
     ResNet8x4,
@@ -38,6 +39,7 @@ __all__ = [
     "MNISTWideConv",
     "MobileNetV2",
     "MobileNetV2HighRes",
+    "Normalized",
     "ResNet8x4",
     "ResNet20",
     "ResNet32",

@@ -47,7 +47,13 @@ class Timetable:
 
 @dataclass(frozen=True)
 class Window:
-    """One window: energy, time and iterations between two readings."""
+    """What lies between two readings of a meter.
+
+    Attributes:
+        energy_mj: energy, millijoules.
+        seconds: time.
+        iterations: how often the work was done.
+    """
 
     energy_mj: float
     seconds: float
@@ -55,7 +61,7 @@ class Window:
 
     @property
     def watts(self) -> float:
-        """Mean power."""
+        """Mean power, watts."""
         return self.energy_mj / 1e3 / self.seconds
 
 

@@ -60,8 +60,6 @@ def synchronize(device: torch.device) -> None:
     """Wait until everything that was started on `device` is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def device_name(device: torch.device) -> str:

@@ -161,10 +161,8 @@ def nvml_meter(uuid: str) -> NVMLMeter | NotMeasured:
 
     By UUID and not by number: CUDA_VISIBLE_DEVICES renumbers torch's devices and not NVML's.
     """
-    try:
-        import pynvml  # type: ignore[import-untyped, unused-ignore]
-    except ImportError:
-        return NotMeasured("the package nvidia-ml-py is not installed; pip install nvidia-ml-py")
+    import pynvml  # type: ignore[import-untyped, unused-ignore]
+
     uuid = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
     try:
         pynvml.nvmlInit()

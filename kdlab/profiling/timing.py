@@ -39,11 +39,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Milliseconds per call; a percentile that too few calls support is None.
+    """How long a call takes, in milliseconds.
 
     Attributes:
+        p50: median.
+        p90: 90th percentile; None for fewer than `SAMPLES_FOR_P90` calls.
+        p99: 99th percentile; None for fewer than `SAMPLES_FOR_P99` calls.
+        min: shortest call.
+        mean: of all calls.
+        iqr: interquartile range, 75th minus 25th percentile.
         spread: largest minus smallest median of the rounds, plus the interquartile range: two measurements of the
             same thing on the same machine are expected to differ by less.
+        n: calls.
     """
 
     p50: float

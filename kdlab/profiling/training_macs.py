@@ -36,7 +36,7 @@ class TrainingMACs:
 
     @property
     def total(self) -> float:
-        """Of one image in one step."""
+        """Multiply-adds that one image costs in one step: both passes of the student, and the teacher's."""
         return self.student_forward_macs + self.student_backward_macs + self.teacher_forward_macs
 
 

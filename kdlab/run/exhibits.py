@@ -32,7 +32,12 @@ Row = list[Any]
 
 
 class Answers(NamedTuple):
-    """``[N, K]`` logits of the tested images, in the order of the test file."""
+    """Answers to the tested images, in the order of the test file.
+
+    Attributes:
+        student: ``[N, K]`` logits.
+        teacher: ``[N, K]`` logits; None without a teacher.
+    """
 
     student: Tensor
     teacher: Tensor | None

@@ -16,6 +16,7 @@ from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.run.folder import RunFolder
 from kdlab.run.requeue import REQUEUE_SIGNAL, under_slurm
 from kdlab.run.science import differences
+from kdlab.run.signals import handling
 from kdlab.teachers import FrozenTeacher
 from kdlab.weights import read_card
 
@@ -101,12 +102,10 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
             process.send_signal(number)
 
         numbers = (signal.SIGTERM, signal.SIGINT, *((REQUEUE_SIGNAL,) if under_slurm() else ()))
-        before = {number: signal.signal(number, stop) for number in numbers}
         try:
-            return process.wait()
+            with handling(numbers, stop):
+                return process.wait()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             process.terminate()
 
 

@@ -13,13 +13,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from kdlab.profiling.budget import STEPS_BETWEEN_QUESTIONS
 from kdlab.run.checkpoints import ResumePoint
 from kdlab.run.requeue import REQUEUE_SIGNAL, requeue, under_slurm
+from kdlab.run.signals import handling
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-STEPS_BETWEEN_QUESTIONS = 8  # with several processes, which must agree: asking is a wait for all of them
 
 
 class Stopped(SystemExit):
@@ -74,7 +75,7 @@ class StopOnSignal(Callback):
             self._listen(leave)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As in a validation on its own."""
+        """Do what a validation on its own does."""
         self.on_validation_start(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,12 +142,8 @@ class StopOnSignal(Callback):
 def leaving_on_signals() -> Iterator[None]:
     """Let SIGTERM, and SLURM's signal, end this process with their exit code wherever nothing has to be finished."""
     numbers = (signal.SIGTERM, *_of_slurm()) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
+    with handling(numbers, leave):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def leave(number: int, frame: FrameType | None) -> None:

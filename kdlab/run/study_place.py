@@ -49,7 +49,7 @@ class StudyPlace:
 
     @property
     def title(self) -> str:
-        """As a person calls the run: the name of its folder or, in a study, where that is a hash, what it is."""
+        """Name of the run for people: its folder's; in a study, where that is a hash, variant, values and seed."""
         if self.variant is None:
             return self.name
         values = [f"{key.rsplit('.', 1)[-1]} {value}" for key, value in self.values.items()]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from lightning.pytorch import loggers as lightning
 
-from kdlab.errors import UsageError
+from kdlab.extras import installed, require
 from kdlab.run.folder import RunFolder
 from kdlab.run.tracker import NoExperiment, Tracker
-
-PACKAGES = ("tensorboard", "tensorboardX")  # one of them
 
 
 class TensorBoard(Tracker, lightning.TensorBoardLogger):
@@ -32,7 +29,7 @@ class TensorBoard(Tracker, lightning.TensorBoardLogger):
             UsageError: if it is missing.
         """
         if not _installed():
-            raise UsageError("TensorBoard needs the package tensorboard; pip install 'kdlab[tensorboard]'")
+            require("tensorboard", "tensorboard", "TensorBoard")
 
     def begin(self, folder: RunFolder, step: int | None) -> None:
         """Write into this folder from now on."""
@@ -63,4 +60,4 @@ class TensorBoard(Tracker, lightning.TensorBoardLogger):
 
 
 def _installed() -> bool:
-    return any(importlib.util.find_spec(package) for package in PACKAGES)
+    return installed("tensorboard") or installed("tensorboardX")  # Lightning writes by either

@@ -84,11 +84,7 @@ def confusion_of(results: Sequence[Mapping[str, Any]]) -> Confusion | None:
     matrices = [lookup(result, "student.confusion_matrix") for result in results]
     if any(matrix is None for matrix in matrices):
         return None
-    matrix = np.sum([np.array(matrix, dtype=np.int64) for matrix in matrices], axis=0)
-    support = matrix.sum(axis=1)
-    right = zip(np.diag(matrix).tolist(), support.tolist(), strict=True)
-    accuracy = tuple(correct / total if total else None for correct, total in right)
-    return Confusion(int(matrix.sum()), matrix, tuple(support.tolist()), accuracy)
+    return Confusion.from_matrix(np.sum([np.array(matrix, dtype=np.int64) for matrix in matrices], axis=0))
 
 
 def _by_class(results: Results, variant: str, rows: Sequence[Row]) -> Iterator[tuple[str, Picture]]:
@@ -122,7 +118,7 @@ def _by_class(results: Results, variant: str, rows: Sequence[Row]) -> Iterator[t
 
 
 def _reliability(results: Results, variant: str, rows: Sequence[Row]) -> Iterator[tuple[str, Picture]]:
-    """Of the first of these runs that was analysed: the student, and its teacher where there is one."""
+    """Reliability of the student, and of a teacher where there is one, in the first run that was analysed."""
     for row in rows:
         found = _calibrations(row.folder)
         for role, calibration in found.items():
@@ -187,6 +183,6 @@ def wrong_labels(results: Results) -> Picture:
 
 
 def _rate(row: Row, rate: str) -> float | None:
-    """As the run has found it at its end, or as `analyze` has."""
+    """A share of `RATES`, 0 ... 1, as the run has found it at its end, or as `analyze` has; None without either."""
     found = row.number(f"student.noise.{rate}")
     return found if found is not None else row.number(f"analysis.train.noise_{rate}")

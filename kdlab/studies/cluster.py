@@ -53,7 +53,8 @@ class RayExecutor(Executor):
         options: Sequence[str] = (), retry_failed: bool = False, is_as_planned: Check = as_it_was,
     ) -> None:  # fmt: skip
         super().__init__(study, options, retry_failed, is_as_planned)
-        ray = import_ray()
+        import ray
+
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus is None:
             gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
@@ -126,9 +127,10 @@ def connected(address: str) -> Iterator[None]:
             machine alone, which is started now and ended after.
 
     Raises:
-        UsageError: if Ray is not installed, or there is no such cluster, or it does not let us in.
+        UsageError: if there is no such cluster, or it does not let us in.
     """
-    ray = import_ray()
+    import ray
+
     _check_address(address)
     # what Ray says goes into its own log files: a run has its output.txt, and the terminal our lines
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
@@ -162,19 +164,6 @@ def _check_address(address: str) -> None:
             f"--ray_address {address}: nobody answers there ({error}); start a cluster with `ray start --head`, "
             "or give --ray_address local"
         ) from error
-
-
-def import_ray() -> Any:  # noqa: ANN401 (a module)
-    """Return the module ``ray``.
-
-    Raises:
-        UsageError: if it is not installed.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("--executor ray needs Ray: pip install 'kdlab[cluster]'") from error
-    return ray
 
 
 def runs_on(resources: dict[str, float], cpus: float, gpus: float) -> int:

@@ -19,7 +19,12 @@ NOT_PROFILED = "not profiled; a run measures its student with profile: true"
 
 
 class Measured(NamedTuple):
-    """One cost of one run: a number, or the reason why there is none."""
+    """One cost of one run.
+
+    Attributes:
+        value: in the unit of the cost; None where it was not measured.
+        reason: why it was not measured.
+    """
 
     value: float | None
     reason: str = ""
@@ -46,7 +51,7 @@ class Cost:
     by_clock: bool
 
     def of(self, row: Row) -> Measured:
-        """What it is in a run."""
+        """Read this cost from a run's profile."""
         profile = row.result.get("profile")
         if not profile:
             return Measured(None, NOT_PROFILED)
@@ -58,7 +63,7 @@ class Cost:
 
 
 def _latency(section: Mapping[str, Any]) -> float | None:
-    """Of one image in the plain network."""
+    """Median latency of one image in the plain network, milliseconds; None where it was not measured."""
     for run in section.get("runs", ()):
         if run["variant"] == "eager" and run["batch_size"] == 1:
             return float(run["latency_ms_p50"])
@@ -74,7 +79,7 @@ COSTS = (
 
 
 def parameters(row: Row) -> float | None:
-    """Of the student."""
+    """Number of the student's parameters; None where the result does not say it."""
     value: float | None = lookup(row.result, "student.parameters")
     return value
 

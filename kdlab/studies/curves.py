@@ -28,7 +28,7 @@ def curve_figures(results: Results) -> Iterator[tuple[str, Picture]]:
 
 
 def _chunks(cells: Mapping[str, list[Row]]) -> dict[str, dict[str, list[Row]]]:
-    """As many cells in a figure as can be told apart."""
+    """Cells by figure, in each as many as can be told apart."""
     starts = range(0, len(cells), MOST_LINES)
     labels = list(cells)
     return {

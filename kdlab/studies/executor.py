@@ -9,13 +9,13 @@ from __future__ import annotations
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Literal
 
 from kdlab.errors import BusyError
+from kdlab.run.signals import handling
 from kdlab.studies.ledger import Entry
 from kdlab.studies.plan import PlannedRun
 
@@ -111,7 +111,7 @@ class Executor(ABC):
         # cells of several variants may be the same run
         unique = {run.id: run for run in sorted(runs, key=lambda run: run.role == "student")}
         waiting = [run for run in unique.values() if run.id not in self.ends]
-        with self._listening():
+        with handling(SIGNALS, self._note):
             while (waiting and not self.stopped_by) or self.active:
                 if not self.stopped_by:
                     waiting = self._start(waiting, report)
@@ -187,18 +187,9 @@ class Executor(ABC):
         self.ends[ended.run.id] = ended
         report(ended)
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        def note(number: int, frame: FrameType | None) -> None:
-            self.stopped_by = number
-            self._signals += 1
-
-        before = {number: signal.signal(number, note) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.stopped_by = number
+        self._signals += 1
 
 
 def _why(entry: Entry, code: int) -> str:

@@ -1,6 +1,6 @@
 """The figures of a study: its grids, and with them all others.
 
-Every function returns a matplotlib `Figure`, made to be read at 12 cm width.
+Each is a `Drawing`, made to be read at 12 cm width, or the reason why it was left out.
 """
 
 from __future__ import annotations

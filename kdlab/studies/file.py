@@ -15,7 +15,7 @@ from kdlab.studies.published import read_published
 from kdlab.studies.quick import made_quick
 from kdlab.studies.search import read_search
 from kdlab.studies.sections import Settings, grid, mapping, name, named_settings, only, seeds, sequence
-from kdlab.studies.study import DEFAULT_METRICS, DEFAULT_SEEDS, Comparison, Study, Teacher, Variant
+from kdlab.studies.study import DEFAULT_METRICS, DEFAULT_SEEDS, Comparison, Study, StudyTeacher, Variant
 from kdlab.yaml_check import check_yaml
 
 
@@ -92,12 +92,12 @@ def _variant(title: str, section: object) -> Variant:
     return Variant(name(title, key), _base(part, key), settings, grid(*axes), named_settings(*axes), search)
 
 
-def _teacher(title: str, section: object) -> Teacher:
+def _teacher(title: str, section: object) -> StudyTeacher:
     key = f"teachers.{title}"
     part = mapping(section, key)
     only(part, ("base", "set", "seed"), key)
     (seed,) = seeds([part.get("seed", 0)], f"{key}.seed")
-    return Teacher(name(title, key), _base(part, key), mapping(part.get("set"), f"{key}.set"), seed)
+    return StudyTeacher(name(title, key), _base(part, key), mapping(part.get("set"), f"{key}.set"), seed)
 
 
 def _comparison(section: object, key: str) -> Comparison:

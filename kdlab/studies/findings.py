@@ -18,7 +18,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Compared:
-    """One tested pair of cells."""
+    """One tested pair of cells.
+
+    Attributes:
+        metric: key of result.json.
+        cell: label of the first cell.
+        against: label of the second cell.
+        result: the first minus the second.
+    """
 
     metric: str
     cell: str

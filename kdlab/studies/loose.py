@@ -34,7 +34,7 @@ class _Found:
 
     @property
     def name(self) -> str:
-        """Of the run without its seed."""
+        """The run's name without its seed."""
         return SEED.sub("", printable(str(self.row.result.get("name", self.row.run.id))))
 
 

@@ -43,7 +43,7 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        """As it is called in messages: ``distilled, alpha 0.5, seed 3``."""
+        """The name of the run in messages: ``distilled, alpha 0.5, seed 3``."""
         return ", ".join([cell_label(self.variant, self.values), f"seed {self.seed}"])
 
 
@@ -76,6 +76,15 @@ class Plan:
     """A study as it is run: what `study.json` holds.
 
     The rounds of a search are planned one by one, when all runs of those before have ended.
+
+    Attributes:
+        name: of the study.
+        question: that it is to answer.
+        metrics: keys of result.json.
+        comparisons: pairs of cells to be tested.
+        runs: all that are planned so far.
+        searches: the variants with a search.
+        published: numbers of others, to stand beside ours.
     """
 
     name: str

@@ -10,14 +10,15 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from kdlab.errors import UsageError
+from kdlab.run.recipes import recipes_in
 from kdlab.run.science import differences
 from kdlab.studies.plan import Plan, PlannedRun, SearchedVariant, cell_label, compared_cells
 from kdlab.studies.results import lookup
 from kdlab.studies.sampler import Trial, suggest
 from kdlab.studies.search import OF_VALIDATION, Search
 from kdlab.studies.sections import Settings
-from kdlab.studies.study import Study, Teacher, Variant
-from kdlab.studies.taught import Trained, recipes, with_teachers
+from kdlab.studies.study import Study, StudyTeacher, Variant
+from kdlab.studies.taught import Trained, with_teachers
 
 PLACES = ("runs_dir", "experiment", "name", "ckpt_path")  # of a run
 ID_LENGTH = 16  # hexadecimal digits: 64 bits
@@ -110,7 +111,7 @@ class _Planner:
         self._first: tuple[str, Settings] | None = None  # label of a cell, and its config
         self._aside: dict[str, tuple[str, object]] = {}  # id of a run -> label of its cell, what does not decide its id
 
-    def add_teacher(self, teacher: Teacher) -> None:
+    def add_teacher(self, teacher: StudyTeacher) -> None:
         """Plan the run of a teacher, which later ones may learn from."""
         (run,), config = self._cell(teacher, {}, teacher.settings, (teacher.seed,))
         self._check_same_run(f"teacher {teacher.name}", [run], config)
@@ -156,7 +157,7 @@ class _Planner:
                 )
 
     def _cell(
-        self, part: Variant | Teacher, values: Settings, own: Settings, seeds: Sequence[int]
+        self, part: Variant | StudyTeacher, values: Settings, own: Settings, seeds: Sequence[int]
     ) -> tuple[list[PlannedRun], Settings]:
         """The runs of one cell, one per seed, and their config with seed 0."""
         where = f"study {self.study.name}, {cell_label(part.name, values)}"
@@ -174,13 +175,13 @@ class _Planner:
             config = self._resolve([*arguments, "--seed_everything", "0"])
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
-        recipe = next(recipes(config["model"]), None)
-        if recipe is not None:
+        learns_from = next(recipes_in(config["model"]), None)
+        if learns_from is not None:
             raise UsageError(
-                f"{where}: each run would look for its teacher by the recipe {recipe}; name it under `teachers` "
-                "and set its checkpoint to @NAME"
+                f"{where}: each run would look for its teacher by the recipe {learns_from['recipe']}; name it "
+                "under `teachers` and set its checkpoint to @NAME"
             )
-        role: Literal["teacher", "student"] = "teacher" if isinstance(part, Teacher) else "student"
+        role: Literal["teacher", "student"] = "teacher" if isinstance(part, StudyTeacher) else "student"
         run = PlannedRun("", role, part.name, values, 0, tuple(arguments), tuple(sorted(needs)))
         return [
             replace(run, id=run_id(config, seed), seed=seed, arguments=(*arguments, "--seed_everything", str(seed)))

@@ -10,7 +10,7 @@ from typing import Any
 from kdlab.errors import UsageError
 from kdlab.studies.published import Published
 from kdlab.studies.sections import Settings, count, grid, mapping, only, seeds
-from kdlab.studies.study import Study, Teacher, Variant
+from kdlab.studies.study import Study, StudyTeacher, Variant
 
 
 def made_quick(study: Study, section: object, path: Path) -> Study:
@@ -70,7 +70,7 @@ def _varied(variant: Variant) -> set[str]:
     return named.union(variant.grid, variant.search.ranges if variant.search else ())
 
 
-def _still_needed(study: Study, variants: tuple[Variant, ...]) -> tuple[Teacher, ...]:
+def _still_needed(study: Study, variants: tuple[Variant, ...]) -> tuple[StudyTeacher, ...]:
     """The teachers without those that taught only what a quick study leaves out."""
     before = _mentioned([study.settings, *(one.settings for one in study.teachers), *_settings(study.variants)])
     wanted = _mentioned([study.settings, *_settings(variants)])
@@ -101,7 +101,7 @@ def _mentioned(node: object) -> set[str]:
     return {node[1:]} if isinstance(node, str) and node.startswith("@") else set()
 
 
-def _is_there(published: Published, variants: tuple[Variant, ...], teachers: tuple[Teacher, ...]) -> bool:
+def _is_there(published: Published, variants: tuple[Variant, ...], teachers: tuple[StudyTeacher, ...]) -> bool:
     """Whether a quick study still has what a published number is for."""
     if published.role == "teacher":
         return any(teacher.name == published.variant for teacher in teachers)

@@ -54,12 +54,12 @@ class Row:
 
     @property
     def cell(self) -> str:
-        """Label of the cell it belongs to."""
+        """Label of the cell that the run belongs to."""
         return cell_label(self.run.variant, self.run.values)
 
     @property
     def protocol(self) -> Protocol:
-        """What `PROTOCOL` names."""
+        """The run's value of each field of `PROTOCOL`, which must be equal for numbers to stand in one table."""
         return protocol_of(self.result)
 
     @property
@@ -70,12 +70,12 @@ class Row:
 
     @property
     def train_seconds(self) -> float | None:
-        """Of the training."""
+        """Time that the training took, seconds; None where it is not known."""
         return self.number("train_seconds")
 
     @property
     def accuracy(self) -> float:
-        """On the test images."""
+        """Accuracy of the student on the test images, 0 ... 1."""
         value = self.number(ACCURACY)
         assert value is not None, self.folder  # as `read_row` has seen
         return value
@@ -119,7 +119,7 @@ class Results:
 
     @property
     def protocol(self) -> Protocol:
-        """Of all rows."""
+        """The protocol that all rows share."""
         return self.rows[0].protocol
 
     @property
@@ -132,7 +132,7 @@ class Results:
 
     @property
     def cells_and_teachers(self) -> dict[str, list[Row]]:
-        """The same, and beside them each teacher that was tested on the same images."""
+        """`cells`, and beside them each teacher that was tested on the same images."""
         tested = [row for row in self.teachers if all(row.protocol[key] == self.protocol[key] for key in TESTED_ON)]
         return self.cells | {f"{row.run.variant} (teacher)": [row] for row in tested}
 

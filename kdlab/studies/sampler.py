@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kdlab.errors import UsageError
+from kdlab.extras import require
 from kdlab.studies.search import Range, Search
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def suggest(search: Search, seed: int, tried: Sequence[Trial]) -> list[Mapping[s
     Raises:
         UsageError: if Optuna is not installed.
     """
-    optuna = import_optuna()
+    require("optuna", "search", "a study with a search")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # a new generator for each round: how many numbers the rounds before have drawn does not matter
     drawn_from = int(np.random.SeedSequence((seed, len(tried))).generate_state(1)[0])
@@ -66,21 +68,9 @@ def suggest(search: Search, seed: int, tried: Sequence[Trial]) -> list[Mapping[s
     return [{key: _readable(trial.params[key], found) for key, found in search.ranges.items()} for trial in asked]
 
 
-def import_optuna() -> Any:  # noqa: ANN401 (a module)
-    """Return the module ``optuna``.
-
-    Raises:
-        UsageError: if it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise UsageError("a study with a search needs Optuna: pip install 'kdlab[search]'") from error
-    return optuna
-
-
 def _distribution(found: Range | tuple[Any, ...]) -> BaseDistribution:
-    distributions = import_optuna().distributions
+    from optuna import distributions
+
     if not isinstance(found, Range):
         made = distributions.CategoricalDistribution(found)
     elif found.whole:

@@ -38,7 +38,7 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether it is of whole numbers."""
+        """Whether the range is one of whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 

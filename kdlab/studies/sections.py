@@ -91,7 +91,7 @@ def grid(section: object, key: str) -> dict[str, tuple[Any, ...]]:
 
 
 def named_settings(section: object, key: str) -> dict[str, dict[str, Settings]]:
-    """Of the axes of a grid whose values are names of settings: axis -> name -> config keys."""
+    """The settings behind the named axes of a grid: axis -> name of a value -> config keys and what they are set to."""
     axes = mapping(section, key)
     found: dict[str, dict[str, Settings]] = {}
     for axis, values in axes.items():

@@ -20,13 +20,13 @@ FEW = 3  # below this many seeds an interval says next to nothing
 
 @dataclass(frozen=True)
 class Summary:
-    """Values of n runs.
+    """Mean and spread of one metric over n runs, in the unit of the metric.
 
     Attributes:
-        n: runs.
-        mean: of them.
-        sd: sample standard deviation; None for one run.
-        half_width: of the 95% Student-t interval of the mean; None for one run.
+        n: number of runs.
+        mean: mean of their values.
+        sd: sample standard deviation of their values; None for one run.
+        half_width: half of the 95% Student-t interval of the mean, as in mean ± half_width; None for one run.
     """
 
     n: int
@@ -81,7 +81,7 @@ class PairedDifference:
 
     @property
     def verdict(self) -> str:
-        """The result in words."""
+        """Whether the difference is significant, in words."""
         if self.difference is None:
             return "no common seed"
         if self.difference.sd is None:

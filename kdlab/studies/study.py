@@ -43,7 +43,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Teacher:
+class StudyTeacher:
     """A network that is trained once, before the runs that learn from it.
 
     Attributes:
@@ -95,7 +95,7 @@ class Study:
     question: str = ""
     seeds: tuple[int, ...] = DEFAULT_SEEDS
     settings: Settings = field(default_factory=dict)
-    teachers: tuple[Teacher, ...] = ()
+    teachers: tuple[StudyTeacher, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     metrics: tuple[str, ...] = DEFAULT_METRICS
     published: tuple[Published, ...] = ()

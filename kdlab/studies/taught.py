@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from kdlab.errors import UsageError
@@ -10,7 +10,12 @@ from kdlab.studies.sections import Settings
 
 
 class Trained(NamedTuple):
-    """A teacher of the study: its run, and its network as a config; None where it trains no single one."""
+    """A teacher of the study.
+
+    Attributes:
+        id: of its run.
+        network: the trained network as a config; None where the run trains no single one.
+    """
 
     id: str
     network: object
@@ -61,15 +66,3 @@ def _with_weights(value: Any, teachers: Mapping[str, Trained], needs: set[str], 
         raise UsageError(f"{where}: there is no teacher {value} before it; under `teachers` there are: {known}")
     needs.add(teachers[value[1:]].id)
     return f"@{teachers[value[1:]].id}"
-
-
-def recipes(node: object) -> Iterator[str]:
-    """The recipes of all teachers in a resolved config."""
-    if isinstance(node, Mapping):
-        if "checkpoint" in node and node.get("recipe"):
-            yield str(node["recipe"])
-        for item in node.values():
-            yield from recipes(item)
-    elif isinstance(node, list):
-        for item in node:
-            yield from recipes(item)

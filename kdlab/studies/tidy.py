@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from kdlab.atomic import atomic_write
+from kdlab.extras import installed
 from kdlab.studies.costs import COSTS, parameters
 from kdlab.studies.results import PROTOCOL, Results, Row, lookup
 
@@ -71,7 +71,7 @@ def write_parquet(lines: Sequence[Line], path: Path) -> None:
 
     Without it a file of before goes: it would tell of other runs than the CSV beside it.
     """
-    if importlib.util.find_spec("pyarrow") is None:
+    if not installed("pyarrow"):
         path.unlink(missing_ok=True)
         return
     pyarrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from kdlab.errors import UsageError
+from kdlab.extras import require
 from kdlab.verbs.arguments import VerbParser, check_file
 
-PACKAGE = "wandb_workspaces"
 NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 LONGEST = 128  # characters
 
@@ -46,8 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError(f"--push must know whose project {project} is; give ENTITY/{project}")
     out = options.out or Path(f"{project}-workspace.json")
     check_file(out)
-    if importlib.util.find_spec(PACKAGE) is None:
-        raise UsageError("dashboard needs the package wandb-workspaces; pip install 'kdlab[dashboard]'")
+    require("wandb_workspaces", "dashboard", "dashboard")
 
     from kdlab.atomic import write_text
     from kdlab.messages import set_up_messages

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import logging
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from kdlab.errors import UsageError
+from kdlab.extras import require
 from kdlab.profiling.isolation import bare_copy
 from kdlab.weights import load_weights, save_weights
 
@@ -125,9 +124,8 @@ class ONNX:
         Raises:
             UsageError: if one is missing.
         """
-        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
-        if missing:
-            raise UsageError(f"export to ONNX needs {', '.join(missing)}; install them: pip install 'kdlab[export]'")
+        for package in self.packages:
+            require(package, "export", "export to ONNX")
 
     def write(self, network: nn.Module, image: Tensor, description: Description, path: Path) -> None:
         """See `ExportFormat.write`."""

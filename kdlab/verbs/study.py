@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdlab.errors import UsageError
+from kdlab.extras import require
 from kdlab.verbs.arguments import VerbParser, positive_float, positive_int
 
 if TYPE_CHECKING:
@@ -96,9 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.executor == "local" and given:
         raise UsageError(f"--{given[0]} is for Ray; add --executor ray, or leave it out")
     if options.executor == "ray":
-        from kdlab.studies.cluster import import_ray
-
-        import_ray()
+        require("ray", "cluster", "--executor ray")
 
     import torch
 

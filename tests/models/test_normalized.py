@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from kdlab.errors import UsageError
+from kdlab.models import Normalized
 from kdlab.models.folding import Folded
-from kdlab.models.normalized import Normalized
 
 
 def test_the_network_reads_what_it_was_trained_on():

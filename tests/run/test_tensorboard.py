@@ -1,6 +1,7 @@
 """TensorBoard in the run's folder, or a clear word on what is missing."""
 
 import importlib.util
+import sys
 
 import pytest
 
@@ -16,7 +17,8 @@ COMMAND = ["fit", "--config", "digits/independent", "--config", "run/tensorboard
 
 
 def test_without_the_package_the_command_ends_with_one_line(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("kdlab.run.tensorboard.PACKAGES", ("no_such_package",))
+    for package in ("tensorboard", "tensorboardX"):
+        monkeypatch.setitem(sys.modules, package, None)
     assert main([*COMMAND, "--runs_dir", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert message == "kdlab: error: TensorBoard needs the package tensorboard; pip install 'kdlab[tensorboard]'\n"

@@ -10,7 +10,7 @@ from kdlab.studies.file import read_study
 from kdlab.studies.findings import Findings
 from kdlab.studies.results import read_results
 from kdlab.studies.sections import TAKEN
-from kdlab.studies.study import Comparison, Teacher, Variant
+from kdlab.studies.study import Comparison, StudyTeacher, Variant
 from kdlab.studies.tidy import tidy
 
 WHOLE = {
@@ -48,7 +48,7 @@ def test_a_file_says_what_it_says(tmp_path):
     assert study.name == "s"
     assert study.seeds == (3, 1)
     assert study.settings == {"data.val_fraction": 0}
-    assert study.teachers == (Teacher("wide", ("digits/teacher",), {}, 7),)
+    assert study.teachers == (StudyTeacher("wide", ("digits/teacher",), {}, 7),)
     plain, kd = study.variants
     assert plain == Variant("plain", ("digits/independent",))
     assert kd.base == ("digits/logit_matching", "run/smoke")

@@ -7,9 +7,9 @@ import pytest
 from kdlab.errors import UsageError
 from kdlab.studies.plan import cells, compared_cells
 from kdlab.studies.planner import as_argument, make_plan, run_id
-from kdlab.studies.study import Comparison, Study, Teacher, Variant
+from kdlab.studies.study import Comparison, Study, StudyTeacher, Variant
 
-TEACHER = Teacher("wide", ("t",), {}, 7)
+TEACHER = StudyTeacher("wide", ("t",), {}, 7)
 PLAIN = Variant("plain", ("p",))
 KD = Variant(
     "kd", ("k",), {"model.teacher.checkpoint": "@wide"}, {"model.alpha": (0.0, 1.0), "model.temperature": (1, 4)}
@@ -53,7 +53,7 @@ def test_teachers_come_first_and_their_students_name_them():
 
 
 def test_a_chain_of_teachers_and_weights_deep_in_a_value():
-    middle = Teacher("middle", ("m",), {"model.teacher.checkpoint": "@wide"})
+    middle = StudyTeacher("middle", ("m",), {"model.teacher.checkpoint": "@wide"})
     slot = {"class_path": "E", "init_args": {"teachers": [{"checkpoint": "@wide"}, {"checkpoint": "@middle"}]}}
     plan = make_plan(
         Study("s", (Variant("kd", ("k",), {"model.teacher": slot}),), seeds=(0,), teachers=(TEACHER, middle)), resolve
@@ -73,7 +73,7 @@ def test_the_name_of_a_run_is_what_it_computes():
 
 def test_another_teacher_makes_other_students():
     def ids(seed, variant):
-        study = Study("s", (PLAIN, KD), teachers=(Teacher("wide", ("t",), {}, seed),))
+        study = Study("s", (PLAIN, KD), teachers=(StudyTeacher("wide", ("t",), {}, seed),))
         return {run.id for run in make_plan(study, resolve).runs if run.variant == variant}
 
     assert not ids(7, "kd") & ids(8, "kd")
@@ -222,7 +222,7 @@ def test_cells_are_compared_along_a_shared_axis():
 
 def test_a_cell_that_would_be_the_run_of_a_teacher_is_refused_too():
     teacher, kd = (
-        Teacher("wide", ("p",), {"profile": False}),
+        StudyTeacher("wide", ("p",), {"profile": False}),
         Variant("kd", ("k",), {"model.teacher.checkpoint": "@wide"}),
     )
     with pytest.raises(UsageError, match=r"plain would be the very same run as teacher wide, though profile"):

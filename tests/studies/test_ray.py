@@ -325,7 +325,9 @@ def test_a_node_that_dies_midway_costs_no_run_and_doubles_none(two_nodes, tmp_pa
 def test_without_ray_the_way_to_install_it_is_told(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["study", "studies/digits_alpha", "--executor", "ray"]) == 2
-    assert capsys.readouterr().err == "kdlab: error: --executor ray needs Ray: pip install 'kdlab[cluster]'\n"
+    assert (
+        capsys.readouterr().err == "kdlab: error: --executor ray needs the package ray; pip install 'kdlab[cluster]'\n"
+    )
 
 
 @pytest.mark.parametrize(

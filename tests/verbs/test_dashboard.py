@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_every_name_in_it_is_a_promised_one():
 
 
 def test_without_the_package_it_says_which(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("kdlab.verbs.dashboard.PACKAGE", "no_such_package")
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     assert main(["dashboard", "kdlab", "--out", str(tmp_path / "w.json")]) == 2
     assert "pip install 'kdlab[dashboard]'" in capsys.readouterr().err
 

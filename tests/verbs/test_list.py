@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kdlab import losses, methods
+from kdlab import losses, methods, models
 from kdlab.cli import main
 from kdlab.verbs.list import KINDS
 
@@ -33,6 +33,11 @@ def test_base_classes_are_no_choice(capsys):
                                                    "ImageFolder", "RandomCropFlip", "Mixup", "CutMix"}  # fmt: skip
     main(["list", "profilers"])
     assert "Reporter" not in names(capsys.readouterr().out)
+
+
+def test_a_network_is_listed_by_the_path_that_a_config_takes(capsys):
+    main(["list", "models"])
+    assert {f"kdlab.models.{name}" for name in models.__all__} == set(names(capsys.readouterr().out))
 
 
 def test_a_config_is_listed_by_the_name_that_fit_takes(capsys):
