@@ -3,12 +3,12 @@
 import ast
 import difflib
 import importlib
-import inspect
 import re
 from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse._parameter_resolvers import get_signature_parameters  # it is in no public module of 4.53
 from lightning.pytorch.cli import LightningArgumentParser
 
 from kdlab.blame import users_mistake
@@ -236,20 +236,13 @@ def _plain(text: str, class_path: str) -> str:
 
 
 def _parameters(class_path: str) -> list[str]:
-    """The constructor arguments of a class and of what it passes them on to."""
+    """The arguments that the parser takes for a class: its constructor's and, where it passes others on, its bases'."""
     module, _, name = class_path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return []
-    names: list[str] = []
-    for base in inspect.getmro(cls):
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base).parameters.values()
-            names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-                break  # nothing is passed on to the next base
-    return names
+    return [parameter.name for parameter in get_signature_parameters(cls)]
 
 
 def _known_classes() -> list[str]:

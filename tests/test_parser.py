@@ -1,5 +1,7 @@
 """What a user reads after a mistake on the command line, from messages that jsonargparse really makes."""
 
+import re
+
 import pytest
 from jsonargparse import Namespace
 
@@ -47,6 +49,16 @@ def test_an_unknown_argument_of_a_class_names_the_one_that_was_meant(parser):
 
 def test_an_argument_of_a_base_class_is_suggested_too(parser):
     assert "did you mean lr_scheduler" in mistake(parser, *MATCHING, "--model.lr_shceduler", "2")
+
+
+@pytest.mark.parametrize(
+    ("method", "fixed"),
+    [("IndependentStudent", "teacher"), ("LogitStandardization", "logit_loss"), ("FitNet", "feature_loss")],
+)
+def test_an_argument_that_a_class_has_fixed_is_not_suggested(parser, method, fixed):
+    line = mistake(parser, "--model", method, f"--model.{fixed}", "SoftTargets")
+    assert line.startswith(f"model: {method} has no {fixed}")
+    assert fixed not in re.findall(r"\w+", line.partition(f"has no {fixed}")[2])
 
 
 def test_an_unknown_argument_in_a_nested_slot_is_named_with_its_slot(parser):
