@@ -15,13 +15,15 @@ from lightning.pytorch.loggers import Logger
 
 from kdlab.blame import constructed, users_mistake
 from kdlab.config_checks import check_config, check_launched, check_seed, check_synchronized, classes_in
+from kdlab.config_files import find_config
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
 from kdlab.errors import KDLabError, UsageError
 from kdlab.messages import exit_code, our_error
 from kdlab.methods import Method
-from kdlab.parser import KDLabParser, brief, find_config
+from kdlab.parser import KDLabParser
+from kdlab.parser_messages import brief
 from kdlab.run.bad_batch import BadBatch
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
 from kdlab.run.costs import default_profilers

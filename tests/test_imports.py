@@ -33,7 +33,11 @@ ALLOWED = {
     "methods": {*FOUNDATION, "blame", "weights", "metrics", "losses", "models", "teachers"},
     "profiling": {"types", "errors", "atomic", "models"},
     "analysis": {"types", "errors"},
-    "parser": {"blame", "errors", "close_names"},
+    "main_options": set(),
+    "yaml_check": {"errors"},
+    "config_files": {"errors", "close_names", "yaml_check"},
+    "parser_messages": {"close_names", "methods", "losses", "teachers", "data"},
+    "parser": {"blame", "errors", "close_names", "main_options", "parser_messages"},
     "run": {
         *FOUNDATION,
         "blame",
@@ -44,7 +48,6 @@ ALLOWED = {
         "teachers",
         "methods",
         "data",
-        "parser",
         "profiling",
         "analysis",
     },
@@ -58,8 +61,11 @@ ALLOWED = {
         "profiling",
         "analysis",
         "parser",
+        "parser_messages",
+        "main_options",
         "close_names",
         "config_checks",
+        "config_files",
         "yaml_check",
         "messages",
         "run",
@@ -71,11 +77,11 @@ ALLOWED = {
         "atomic",
         "analysis",
         "run",
-        "parser",
         "messages",
         "training_cli",
         "cli",
         "close_names",
+        "config_files",
         "yaml_check",
     },
 }
@@ -160,3 +166,11 @@ def test_importing_kdlab_does_not_import_torch():
     code += "print([name for name in ('torch', 'lightning', 'numpy', 'sklearn') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["list", "configs"], ["completion", "bash"]], ids=" ".join)
+def test_what_needs_no_network_is_answered_without_torch_and_lightning(arguments):
+    code = f"import sys; from kdlab.cli import main; assert main({arguments}) == 0; "
+    code += "print([name for name in ('torch', 'lightning') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from textwrap import shorten
 
+from kdlab.config_files import config_folder
 from kdlab.verbs.arguments import VerbParser
 
 KINDS = ("methods", "losses", "teachers", "models", "data", "profilers", "configs")
@@ -60,9 +61,7 @@ def _is_base(cls: type) -> bool:
 
 def configs() -> list[tuple[str, str]]:
     """Return the configs of runs, overlays and studies, as ``--config`` takes them, with their first sentence."""
-    from kdlab.parser import CHECKOUT_CONFIGS, PACKAGED_CONFIGS
-
-    folder = CHECKOUT_CONFIGS if CHECKOUT_CONFIGS.is_dir() else PACKAGED_CONFIGS
+    folder = config_folder()
     rows = []
     for path in sorted(folder.glob("*/*.yaml")):
         if path.parent.name not in PARTS:
