@@ -65,6 +65,7 @@ ALLOWED = {
         "main_options",
         "close_names",
         "config_checks",
+        "config_parts",
         "config_files",
         "yaml_check",
         "messages",

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import kdlab.data
 import kdlab.models
 from kdlab.close_names import did_you_mean
-from kdlab.config_checks import import_class, network_slots
 from kdlab.config_files import find_config
+from kdlab.config_parts import import_class, network_slots
 from kdlab.errors import KDLabError, UsageError
 from kdlab.parser import KDLabParser
 from kdlab.parser_messages import brief
