@@ -7,6 +7,7 @@ import re
 from jsonargparse._parameter_resolvers import get_signature_parameters  # it is in no public module of 4.53
 
 from kdlab.close_names import did_you_mean
+from kdlab.kinds import KINDS, classes
 
 SECTIONS = ("model", "data", "trainer", "seed_everything", "profile", "runs_dir", "experiment", "name", "ckpt_path")
 
@@ -150,5 +151,4 @@ def _parameters(class_path: str) -> list[str]:
 
 def _known_classes() -> list[str]:
     """The public classes that may be given by their short name."""
-    modules = ("kdlab.methods", "kdlab.losses", "kdlab.teachers", "kdlab.data")
-    return [name for module in modules for name in importlib.import_module(module).__all__]
+    return [cls.__name__ for kind in KINDS.values() if kind.short_names for cls in classes(kind)]

@@ -36,7 +36,8 @@ ALLOWED = {
     "main_options": set(),
     "yaml_check": {"errors"},
     "config_files": {"errors", "close_names", "yaml_check"},
-    "parser_messages": {"close_names", "methods", "losses", "teachers", "data"},
+    "kinds": set(),
+    "parser_messages": {"close_names", "kinds"},
     "parser": {"blame", "errors", "close_names", "main_options", "parser_messages"},
     "run": {
         *FOUNDATION,
@@ -66,6 +67,7 @@ ALLOWED = {
         "close_names",
         "config_checks",
         "config_parts",
+        "kinds",
         "config_files",
         "yaml_check",
         "messages",
