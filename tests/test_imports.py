@@ -27,7 +27,7 @@ ALLOWED = {
     "weights": {"atomic", "errors"},
     "metrics": {"errors"},
     "losses": {"types", "errors"},
-    "models": {"types", "errors", "atomic"},
+    "models": {"types", "errors", "atomic", "close_names"},
     "data": FOUNDATION,
     "teachers": {*FOUNDATION, "weights", "losses", "models"},
     "methods": {*FOUNDATION, "blame", "weights", "metrics", "losses", "models", "teachers"},
