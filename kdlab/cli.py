@@ -59,8 +59,8 @@ def _train(arguments: list[str]) -> int:
 
 def _prepared(arguments: list[str]) -> list[str]:
     """Find the configs that are meant by name, and remember whether the whole help is wanted."""
+    from kdlab.config_files import find_configs
     from kdlab.parser import KDLabParser
-    from kdlab.yaml_check import find_configs
 
     KDLabParser.full_help = "--help_all" in arguments
     return find_configs(["--help" if argument == "--help_all" else argument for argument in arguments])

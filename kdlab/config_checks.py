@@ -3,38 +3,27 @@
 A config here is jsonargparse's Namespace of one verb.
 """
 
-import importlib
 import inspect
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from torch import nn
 
+from kdlab.config_parts import LINKED, NetworkSlot, import_class, network_slots, sizes_from_data
 from kdlab.errors import UsageError
 
 LONGEST = 200  # bytes of a folder's name: file systems take 255, and we append to it
 NODE_VARIABLES = {"NODE_RANK", "GROUP_RANK", "SLURM_NODEID", "OMPI_COMM_WORLD_RANK", "LSB_JOBID"}  # of launchers
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 STRATEGY_CLASSES = ("DDPStrategy", "SingleDeviceStrategy")
-LINKED = ("num_classes", "in_channels")  # of networks, filled in from the data when these are built
 MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
 
 # what Lightning takes without a look and divides by later, or reads as none
 LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "log_every_n_steps": 0}
-
-
-class NetworkSlot(NamedTuple):
-    """A network somewhere in the model section of a config."""
-
-    key: str  # as the user writes it
-    config: Namespace  # class_path and init_args
-    in_list: bool
 
 
 def check_config(config: Namespace) -> None:
@@ -58,8 +47,6 @@ def check_config(config: Namespace) -> None:
     epochs = config.trainer.max_epochs
     if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
         raise UsageError(f"trainer.max_epochs is {epochs}, but a run has 1 to {MOST_EPOCHS:,} epochs")
-    if config.trainer.val_check_interval == 1:
-        config.trainer.val_check_interval = 1.0  # the whole epoch; Lightning takes the integer for every batch
     if config.trainer.val_check_interval not in (None, 1.0):
         raise UsageError(
             f"trainer.val_check_interval is {config.trainer.val_check_interval}, but kdlab validates between epochs, "
@@ -87,7 +74,7 @@ def check_config(config: Namespace) -> None:
     _check_strategy(config.trainer.strategy)
     data = import_class(config.data.class_path)
     for slot in network_slots(config.model, "model"):
-        _fit_to_data(slot, data)
+        _check_network(slot, data)
 
 
 def check_values(node: object, key: str) -> None:
@@ -178,54 +165,14 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"seed_everything is {seed}, but it must be an integer of 0 or more, below 2^32")
 
 
-def network_slots(node: object, key: str, in_list: bool = False) -> Iterator[NetworkSlot]:
-    """Find the networks in a part of a config: everything that is built with a number of classes."""
-    if isinstance(node, list):
-        for number, item in enumerate(node):
-            yield from network_slots(item, f"{key}[{number}]", in_list=True)
-    if not isinstance(node, Namespace) or "class_path" not in node or "init_args" not in node:
-        return
-    if "num_classes" in node.init_args and issubclass(import_class(node.class_path), nn.Module):
-        yield NetworkSlot(key, node, in_list)
-    for name, value in vars(node.init_args).items():
-        yield from network_slots(value, f"{key}.{name}", in_list)
-
-
-def classes_in(node: object) -> Iterator[type]:
-    """All classes that a part of a config names."""
-    if isinstance(node, list):
-        for item in node:
-            yield from classes_in(item)
-    elif isinstance(node, Namespace):
-        if "class_path" in node:
-            yield import_class(node.class_path)
-        for value in vars(node).values():
-            yield from classes_in(value)
-
-
-def import_class(class_path: str) -> type:
-    """The class that a config names."""
-    module, _, name = class_path.rpartition(".")
-    cls: type = getattr(importlib.import_module(module), name)
-    return cls
-
-
-def _fit_to_data(slot: NetworkSlot, data: type) -> None:
-    """Refuse classes or channels that were given and are not the data's; fill them in where no link reaches: in lists.
-
-    A link would replace what was given without a word.
-    """
+def _check_network(slot: NetworkSlot, data: type) -> None:
+    """Refuse classes or channels that were given and are not the data's: a link would replace them without a word."""
     network = import_class(slot.config.class_path)
     parameters = inspect.signature(network).parameters
-    arguments: Any = slot.config.init_args
-    for name in LINKED:
-        given, wanted = arguments.get(name), getattr(data, name, None)
-        if given is None or not isinstance(wanted, int) or name not in parameters:
-            continue
+    for name, wanted in sizes_from_data(slot, data).items():
+        given = slot.config.init_args[name]
         if given not in (wanted, parameters[name].default):
             raise UsageError(
                 f"{network.__name__} is given {name}: {given}, but {data.__name__} has {wanted}; "
                 f"leave {slot.key}.init_args.{name} out"
             )
-        if slot.in_list:
-            arguments[name] = wanted

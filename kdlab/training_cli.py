@@ -14,14 +14,17 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from kdlab.blame import constructed, users_mistake
-from kdlab.config_checks import check_config, check_launched, check_seed, check_synchronized, classes_in
+from kdlab.config_checks import check_config, check_launched, check_seed, check_synchronized
+from kdlab.config_files import find_config
+from kdlab.config_parts import classes_in, fill_in_from_data
 
 # imported so that configs may use the short names of these classes
 from kdlab.data import ImageData
 from kdlab.errors import KDLabError, UsageError
 from kdlab.messages import exit_code, our_error
 from kdlab.methods import Method
-from kdlab.parser import KDLabParser, brief, find_config
+from kdlab.parser import KDLabParser
+from kdlab.parser_messages import brief
 from kdlab.run.bad_batch import BadBatch
 from kdlab.run.checkpoints import AtomicCheckpointIO, BestStudent, ResumePoint
 from kdlab.run.costs import default_profilers
@@ -147,7 +150,7 @@ class KDLabCLI(LightningCLI):
         return bool(trainer.fast_dev_run) or isinstance(limit, int) or (limit is not None and limit > 1)
 
     def before_instantiate_classes(self) -> None:
-        """Name the run, and refuse numbers of classes that contradict the data."""
+        """Name the run, refuse what nobody means, and fill in what no link of the parser does."""
         if self._config.runs_dir is None or "\0" in self._config.runs_dir:
             raise UsageError(f"runs_dir is {self._config.runs_dir!r}, which is no folder; leave it out for runs")
         first = Path(str(self._config.config[0])) if self._config.config else Path("unnamed/unnamed.yaml")
@@ -157,6 +160,9 @@ class KDLabCLI(LightningCLI):
         self.run_path = Path(self._config.runs_dir, self._config.experiment, self._config.name)
         self.config_folder = first.parent
         check_config(self._config)
+        if self._config.trainer.val_check_interval == 1:
+            self._config.trainer.val_check_interval = 1.0  # the epoch; Lightning takes the integer for every batch
+        fill_in_from_data(self._config)
         self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
         self.resolved = {key: value for key, value in self.resolved.items() if key not in PLACE_KEYS}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import yaml
 
 from kdlab.errors import UsageError
-from kdlab.parser import find_config
 
 DEEPEST = 50  # levels: a config has about ten, and Python's stack ends at some hundreds
 LARGEST = 50_000  # values once all anchors are followed, which can stand for billions in ten lines
@@ -54,32 +53,6 @@ def check_yaml(path: Path, including: Sequence[Path] = ()) -> None:
     except (yaml.YAMLError, ValueError) as error:  # a merge of what is no mapping, a 31st of June
         reason = getattr(error, "problem", None) or error
         raise UsageError(f"{path} has a value that is none ({reason}); put text into quotes") from error
-
-
-def find_configs(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the configs that are meant by name as paths, once they were looked at.
-
-    Raises:
-        UsageError: if a config is not there or no YAML.
-    """
-    found = list(arguments)
-    for i, argument in enumerate(found):
-        if argument in ("--config", "-c") and i + 1 < len(found):
-            found[i + 1] = _checked(found[i + 1])
-        elif argument.startswith("--config="):
-            found[i] = f"--config={_checked(argument.removeprefix('--config='))}"
-    return found
-
-
-def _checked(name: str) -> str:
-    path = find_config(name)
-    check_yaml(Path(path))
-    keys = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if "variants" in keys and "model" not in keys:
-        raise UsageError(f"{path} is a study; run it with: python -m kdlab study {name}")
-    if "config" in keys:
-        raise UsageError(f"{path} has the key config, which means nothing in a file; give several --config instead")
-    return path
 
 
 def _strings(node: yaml.Node, path: Path, number: Iterator[int], depth: int) -> Iterator[str]:

@@ -28,13 +28,18 @@ ALLOWED = {
     "weights": {"atomic", "errors"},
     "metrics": {"errors"},
     "losses": {"types", "errors"},
-    "models": {"types", "errors", "atomic"},
+    "models": {"types", "errors", "atomic", "close_names"},
     "data": FOUNDATION,
     "teachers": {*FOUNDATION, "weights", "losses", "models"},
     "methods": {*FOUNDATION, "blame", "weights", "metrics", "losses", "models", "teachers"},
     "profiling": {"types", "errors", "atomic", "models"},
     "analysis": {"types", "errors"},
-    "parser": {"blame", "errors", "close_names"},
+    "main_options": set(),
+    "yaml_check": {"errors"},
+    "config_files": {"errors", "close_names", "yaml_check"},
+    "kinds": set(),
+    "parser_messages": {"close_names", "kinds"},
+    "parser": {"blame", "errors", "close_names", "main_options", "parser_messages"},
     "run": {
         *FOUNDATION,
         "extras",
@@ -46,7 +51,6 @@ ALLOWED = {
         "teachers",
         "methods",
         "data",
-        "parser",
         "profiling",
         "analysis",
     },
@@ -61,8 +65,13 @@ ALLOWED = {
         "profiling",
         "analysis",
         "parser",
+        "parser_messages",
+        "main_options",
         "close_names",
         "config_checks",
+        "config_parts",
+        "kinds",
+        "config_files",
         "yaml_check",
         "messages",
         "run",
@@ -75,11 +84,11 @@ ALLOWED = {
         "atomic",
         "analysis",
         "run",
-        "parser",
         "messages",
         "training_cli",
         "cli",
         "close_names",
+        "config_files",
         "yaml_check",
     },
 }
@@ -164,3 +173,11 @@ def test_importing_kdlab_does_not_import_torch():
     code += "print([name for name in ('torch', 'lightning', 'numpy', 'sklearn') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["list", "configs"], ["completion", "bash"]], ids=" ".join)
+def test_what_needs_no_network_is_answered_without_torch_and_lightning(arguments):
+    code = f"import sys; from kdlab.cli import main; assert main({arguments}) == 0; "
+    code += "print([name for name in ('torch', 'lightning') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

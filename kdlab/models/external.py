@@ -6,14 +6,14 @@ the attribute ``network``, so a layer to tap is named ``network.layer1``.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError, first_line
 from kdlab.models.download import huggingface_offline_if_unreachable, require_reachable_or_cached
 from kdlab.models.stem import adapt_to_small_images, set_in_channels
@@ -188,7 +188,6 @@ def _options_checked(name: str, options: dict[str, Any] | None) -> Iterator[None
         ) from error
 
 
-def _unknown(name: str, library: str, names: Iterable[str]) -> UsageError:
-    close = difflib.get_close_matches(name, list(names), n=5, cutoff=0.5)
-    hint = f"close names: {', '.join(close)}" if close else f"see the list of models in {library}'s documentation"
-    return UsageError(f"{library} has no classifier called {name!r}; {hint}")
+def _unknown(name: str, library: str, names: list[str]) -> UsageError:
+    hint = did_you_mean(name, names) or f"; see the list of models in {library}'s documentation"
+    return UsageError(f"{library} has no classifier called {name!r}{hint}")

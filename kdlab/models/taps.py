@@ -5,13 +5,13 @@ Shapes: B images, C channels, H x W pixels, D features, K classes.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
 from kdlab.types import Outputs
 
@@ -125,8 +125,7 @@ def _passing_on(forward: Callable[..., Any], path: str, seen: list[tuple[str, An
 
 def _unknown(path: str, network: nn.Module) -> UsageError:
     names = layer_names(network)
-    close = difflib.get_close_matches(path, names, n=5, cutoff=0.5)
-    known = f"close names: {', '.join(close)}" if close else f"the first of its {len(names)}: {', '.join(names[:5])}"
-    return UsageError(
-        f"{type(network).__name__} has no layer {path!r}; {known}; list all with kdlab.models.taps.layer_names(network)"
+    first = (
+        f"; the first of its {len(names)}: {', '.join(names[:5])}; list all with kdlab.models.taps.layer_names(network)"
     )
+    return UsageError(f"{type(network).__name__} has no layer {path!r}{did_you_mean(path, names) or first}")

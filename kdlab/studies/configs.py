@@ -7,13 +7,13 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
+from kdlab.config_files import find_configs
 from kdlab.errors import UsageError
 from kdlab.messages import explained
 from kdlab.run.science import aside, science
 from kdlab.studies.plan import PlannedRun
 from kdlab.studies.planner import run_id
 from kdlab.training_cli import KDLabCLI
-from kdlab.yaml_check import find_configs
 
 
 class _Rehearsal(KDLabCLI):

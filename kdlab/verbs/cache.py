@@ -38,9 +38,9 @@ def main(arguments: Sequence[str]) -> None:
     if not any(argument in ("--config", "-c") or argument.startswith("--config=") for argument in rest):
         raise UsageError("kdlab cache needs a config; see: python -m kdlab cache --help")
 
+    from kdlab.config_files import find_configs
     from kdlab.messages import set_up_messages
     from kdlab.verbs.filling import Filler
-    from kdlab.yaml_check import find_configs
 
     set_up_messages()
     Filler(["fit", *find_configs(rest)], options.views)

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def command() -> argparse.ArgumentParser:
     """The whole command line, as far as it is completed: LightningCLI's hundreds of options are left to ``--help``."""
-    from kdlab.parser import MAIN_OPTIONS
+    from kdlab.main_options import MAIN_OPTIONS
     from kdlab.verbs import TRAINING_VERBS, VERBS
 
     whole = argparse.ArgumentParser("kdlab")

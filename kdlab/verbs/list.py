@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Sequence
 from itertools import takewhile
 from textwrap import shorten
 
+from kdlab.config_files import config_folder
+from kdlab.kinds import KINDS, Kind, classes
 from kdlab.verbs.arguments import VerbParser
 
-KINDS = ("methods", "losses", "teachers", "models", "data", "profilers", "configs")
-MODULES = {"profilers": "kdlab.profiling"}
-BASES = {"data": ("ImageData", "Augmentation", "Mixing"), "profilers": ("Reporter",)}  # of what a config can name
+LISTED = (*KINDS, "configs")
 PARTS = ("models", "teachers", "trainers", "sweeps")  # folders of configs that others include, or that are W&B's
 LONGEST = 120  # characters of a sentence
 
@@ -26,43 +25,40 @@ def parser() -> VerbParser:
         "Show what a config can name, each in a line: methods, losses, teachers, models, data, profilers, configs.",
         ["losses", "configs"],
     )
-    parser.add_argument("kind", metavar="KIND", nargs="?", choices=KINDS, help=f"one of {', '.join(KINDS)} [all]")
+    parser.add_argument("kind", metavar="KIND", nargs="?", choices=LISTED, help=f"one of {', '.join(LISTED)} [all]")
     return parser
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the parts of one kind, or of each."""
     options = parser().parse_args(arguments)
-    for kind in [options.kind] if options.kind else KINDS:
-        rows = configs() if kind == "configs" else classes(kind)
+    for kind in [options.kind] if options.kind else LISTED:
+        rows = configs() if kind == "configs" else choices(KINDS[kind])
         width = max(len(name) for name, _ in rows)
         print(f"{kind}:")
         for name, text in rows:
             print(f"  {name:{width}}  {text}")
 
 
-def classes(kind: str) -> list[tuple[str, str]]:
+def choices(kind: Kind) -> list[tuple[str, str]]:
     """Return the classes of a kind, as a config names them, with the first line of their docstring; no base classes."""
-    module = importlib.import_module(MODULES.get(kind, f"kdlab.{kind}"))
-    found = [(name, getattr(module, name)) for name in sorted(module.__all__)]
+    prefix = "" if kind.short_names else f"{kind.module}."
     return [
-        (f"kdlab.models.{name}" if kind == "models" else name, (inspect.getdoc(cls) or "").partition("\n")[0])
-        for name, cls in found
-        if not _is_base(cls) and issubclass(cls, tuple(getattr(module, base) for base in BASES.get(kind, ())) or object)
+        (f"{prefix}{cls.__name__}", (inspect.getdoc(cls) or "").partition("\n")[0])
+        for cls in classes(kind)
+        if not _is_base(cls, kind)
     ]
 
 
-def _is_base(cls: type) -> bool:
+def _is_base(cls: type, kind: Kind) -> bool:
     """Whether a method of the class is still to be written, or it is the base of others and does nothing itself."""
     missing = any(getattr(getattr(cls, name), "__isabstractmethod__", False) for name in dir(cls))
-    return missing or cls.__name__ in BASES["profilers"]
+    return missing or cls.__name__ in kind.bases
 
 
 def configs() -> list[tuple[str, str]]:
     """Return the configs of runs, overlays and studies, as ``--config`` takes them, with their first sentence."""
-    from kdlab.parser import CHECKOUT_CONFIGS, PACKAGED_CONFIGS
-
-    folder = CHECKOUT_CONFIGS if CHECKOUT_CONFIGS.is_dir() else PACKAGED_CONFIGS
+    folder = config_folder()
     rows = []
     for path in sorted(folder.glob("*/*.yaml")):
         if path.parent.name not in PARTS:

@@ -9,10 +9,10 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from kdlab.config_files import find_config
 from kdlab.data import ImageData
 from kdlab.errors import IntegrityError, UsageError
 from kdlab.methods import Method
-from kdlab.parser import find_config
 from kdlab.run.folder import RunFolder
 from kdlab.run.science import differences, science
 from kdlab.teachers import FrozenTeacher, Teacher

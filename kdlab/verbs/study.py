@@ -101,8 +101,8 @@ def main(arguments: Sequence[str]) -> None:
 
     import torch
 
+    from kdlab.config_files import find_config
     from kdlab.messages import set_up_messages
-    from kdlab.parser import find_config
     from kdlab.studies.configs import ConfigReader
     from kdlab.studies.file import read_study
     from kdlab.studies.ledger import Entry, study_folder

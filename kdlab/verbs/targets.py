@@ -18,9 +18,11 @@ from torch import Tensor, nn
 import kdlab.data
 import kdlab.models
 from kdlab.close_names import did_you_mean
-from kdlab.config_checks import import_class, network_slots
+from kdlab.config_files import find_config
+from kdlab.config_parts import import_class, network_slots
 from kdlab.errors import KDLabError, UsageError
-from kdlab.parser import KDLabParser, brief, find_config
+from kdlab.parser import KDLabParser
+from kdlab.parser_messages import brief
 from kdlab.run.folder import RunFolder
 from kdlab.verbs.loaded import WEIGHTS, LoadedRun, load_config, load_run
 from kdlab.yaml_check import check_yaml

@@ -103,6 +103,10 @@ MISTAKES = {
         ["--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"],
         "model.lr_scheduler is ReduceLROnPlateau, which needs a metric to watch",
     ),
+    "misspelt profiler": (
+        ["--trainer.callbacks+=LatencyProfilr"],
+        "trainer.callbacks: there is no class LatencyProfilr; did you mean LatencyProfiler",
+    ),
     "callback without its arguments": (["--trainer.callbacks", "[EarlyStopping]"], "trainer.callbacks: monitor missing"),
     "folder as a name": (["--name", "."], "name is '.', which is no name of a folder"),
     "name longer than file systems take": (["--name", "x" * 300], "which is no name of a folder"),

@@ -248,7 +248,7 @@ def test_a_temperature_for_a_loss_that_has_none_is_refused_with_the_fix(
     ("name", "options", "message"),
     [
         ("fitnet", ["--model.hint_epochs", "9", *SHORT], "hint_epochs is 9, but the run has 2 epoch(s)"),
-        ("hint_transfer", ["--model.student_layers", "[hiden]"], "has no layer 'hiden'; close names: hidden"),
+        ("hint_transfer", ["--model.student_layers", "[hiden]"], "has no layer 'hiden'; did you mean hidden"),
         ("hint_transfer", ["--model.alpha", "0.5", "--model.label_weight", "1"], "keep one of the two"),
         ("ema_teacher", ["--model.teacher.decay", "1"], "decay is 1, but it is the share that is kept"),
     ],

@@ -87,7 +87,7 @@ def test_layers_that_are_no_pairs_are_refused(mine, theirs):
 
 @pytest.mark.parametrize(("mine", "theirs"), [(["layre1"], ["layer1"]), (["layer1"], ["layre1"])])
 def test_an_unknown_layer_is_refused_with_close_names_on_either_side(mine, theirs):
-    with pytest.raises(UsageError, match=r"DigitsConv has no layer 'layre1'; close names: layer1"):
+    with pytest.raises(UsageError, match=r"DigitsConv has no layer 'layre1'; did you mean layer1"):
         method(mine, theirs)
 
 

@@ -94,7 +94,7 @@ def test_first_convolution_with_other_channels_keeps_its_answer_to_grey_images()
 
 @BOTH
 def test_unknown_name_lists_close_names(wrapper: Wrapper):
-    with pytest.raises(UsageError, match=r"no classifier called 'resnet81'; close names: .*resnet18"):
+    with pytest.raises(UsageError, match=r"no classifier called 'resnet81'; did you mean .*resnet18"):
         wrapper("resnet81")
     with pytest.raises(UsageError, match="no classifier called 'zzzqqq'; see the list"):
         wrapper("zzzqqq")

@@ -172,10 +172,10 @@ def test_layer_names_lists_every_path_but_the_network_itself():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("layr2", r"ResNet20 has no layer 'layr2'; close names: .*layer2.*; list all with kdlab\.models\.taps"),
-        ("zzz", r"has no layer 'zzz'; the first of its \d+: conv1, bn1"),
+        ("layr2", r"ResNet20 has no layer 'layr2'; did you mean .*layer2"),
+        ("zzz", r"has no layer 'zzz'; the first of its \d+: conv1, bn1.*; list all with kdlab\.models\.taps"),
         ("", "has no layer ''"),
-        ("layer2.99", r"has no layer 'layer2\.99'; close names: .*layer2\.\d"),
+        ("layer2.99", r"has no layer 'layer2\.99'; did you mean .*layer2\.\d"),
     ],
 )
 def test_an_unknown_layer_is_refused_with_close_names(path, message):

@@ -130,7 +130,7 @@ def test_layers_are_those_asked_for_else_those_of_the_method_else_stages(run, wo
 
 
 def test_layers_that_are_not_there_are_errors(run):
-    with pytest.raises(UsageError, match="MNISTPerceptron has no layer 'classifer'; close names: classifier"):
+    with pytest.raises(UsageError, match="MNISTPerceptron has no layer 'classifer'; did you mean classifier"):
         choose_layers(run, run.teacher(), ["classifer"])
     with pytest.raises(UsageError, match=r"none of --layers is a layer of the teacher; it has .*fc"):
         choose_layers(run, run.teacher(), ["classifier"])

@@ -5,7 +5,7 @@ import pytest
 
 from kdlab import losses, methods, models
 from kdlab.cli import main
-from kdlab.verbs.list import KINDS
+from kdlab.verbs.list import LISTED
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,7 +14,7 @@ def names(out):
     return [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LISTED)
 def test_each_kind_is_listed_with_a_sentence(kind, capsys):
     assert main(["list", kind]) == 0
     title, *rows = capsys.readouterr().out.splitlines()
@@ -50,7 +50,7 @@ def test_a_config_is_listed_by_the_name_that_fit_takes(capsys):
 def test_all_kinds_by_default_and_no_other(capsys):
     assert main(["list"]) == 0
     assert [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")] == [
-        f"{k}:" for k in KINDS
+        f"{k}:" for k in LISTED
     ]
     assert main(["list", "students"]) == 2
     assert "students" in capsys.readouterr().err
