@@ -24,7 +24,14 @@ from lightning.pytorch import Callback
 
 from kdlab.cli import main as kdlab
 
-CODE = ("kdlab/methods", "kdlab/run", "kdlab/data", "kdlab/allocation.py", "kdlab/training_cli.py")
+CODE = (
+    "kdlab/methods",
+    "kdlab/run",
+    "kdlab/data",
+    "kdlab/allocation.py",
+    "kdlab/config_cli.py",
+    "kdlab/training_cli.py",
+)
 
 CASES = {
     "ResNet20, CIFAR-100, batch 64": [

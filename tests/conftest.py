@@ -106,7 +106,7 @@ def tally(record_property: Callable[[str, object], None]) -> Callable[[str, int]
 @pytest.fixture(autouse=True)
 def no_profiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile takes seconds and most tests do not look at it; those that do give --profile true."""
-    monkeypatch.setattr("kdlab.training_cli.PROFILE_BY_DEFAULT", False)
+    monkeypatch.setattr("kdlab.config_cli.PROFILE_BY_DEFAULT", False)
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ ALLOWED = {
     "run": {
         *FOUNDATION,
         "extras",
+        "config_files",
         "blame",
         "weights",
         "metrics",
@@ -72,10 +73,10 @@ ALLOWED = {
         "config_parts",
         "kinds",
         "config_files",
+        "config_cli",
         "yaml_check",
         "messages",
         "run",
-        "training_cli",
         "studies",
     },
     "studies": {
@@ -85,7 +86,7 @@ ALLOWED = {
         "analysis",
         "run",
         "messages",
-        "training_cli",
+        "config_cli",
         "cli",
         "close_names",
         "config_files",

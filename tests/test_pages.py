@@ -54,7 +54,7 @@ def checkout(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_can_be_followed_command_by_command(page, checkout, monkeypatch):
     if page in PROFILED:
-        monkeypatch.setattr("kdlab.training_cli.PROFILE_BY_DEFAULT", True)
+        monkeypatch.setattr("kdlab.config_cli.PROFILE_BY_DEFAULT", True)
     given = steps(page)
     assert any(not content for _, content in given), "the page has no command that is run"
     for step, content in given:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from kdlab.errors import IntegrityError, KDLabError, UsageError
+from kdlab.errors import KDLabError, UsageError
 from kdlab.losses import LogitLoss
 from kdlab.methods.checks import blank_batch, check_finite, looking_only, try_network
 from kdlab.methods.evaluation import Evaluation
@@ -22,7 +22,7 @@ from kdlab.methods.optimization import Optimization, OptimizerFactory, Scheduler
 from kdlab.methods.saving import TeacherlessCheckpoint
 from kdlab.metrics import EpochMeans
 from kdlab.models.taps import Taps
-from kdlab.teachers import CachedTeacher, Teacher
+from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
 from kdlab.weights import digest
 
@@ -101,6 +101,11 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         """The trained networks that a step calls, each a whole for `torch.compile`."""
         return [self.student]
 
+    @property
+    def logit_losses(self) -> list[LogitLoss]:
+        """The losses on logits that are trained with, those of members included."""
+        return [module for module in self.modules() if isinstance(module, LogitLoss)]
+
     # -- forward passes -----------------------------------------------------------------------------------
 
     def ask_student(self, batch: Batch) -> Outputs:
@@ -138,9 +143,8 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         """Make losses and randomness of this step a function of the run's seed and position: a resume repeats it."""
         if self._epoch_told != self.current_epoch:  # Lightning's epoch hook is not called in a resumed epoch
             self._epoch_told = self.current_epoch
-            for module in self.modules():
-                if isinstance(module, LogitLoss):
-                    module.set_epoch(self.current_epoch)
+            for loss in self.logit_losses:
+                loss.set_epoch(self.current_epoch)
         self._draw_by(self.current_epoch, batch_idx, self.global_rank)
 
     def _draw_by(self, *counters: int | str) -> None:
@@ -206,7 +210,7 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=step)
             logger.save()
 
-    # -- before training, and at each checkpoint --------------------------------------------------------------
+    # -- before training ----------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Load the teacher, try every network on one blank image of the data's shape, and prepare for training."""
@@ -237,9 +241,6 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
             if isinstance(part, Teacher):
                 part.remember(data, str(self.trainer.precision), self.trainer.strategy.root_device)
 
-    def _remembering(self) -> list[tuple[str, CachedTeacher]]:
-        return [(name, part) for name, part in self.named_modules() if isinstance(part, CachedTeacher)]
-
     def check_networks(self, image_shape: tuple[int, int, int], num_classes: int, required: bool) -> None:
         """Load the teacher and see that every network fits the data.
 
@@ -262,34 +263,3 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
             log.warning("the student is tested without its teacher: %s", error)
         if self.teacher.ready:
             try_network(self.teacher, "model.teacher", image_shape, num_classes)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the means of the unfinished epoch, who taught in it, and how much of that was computed.
-
-        Raises:
-            NumericalError: if a loss in it, a weight, or a number of the optimizer is none; the checkpoint of before
-                stays.
-        """
-        self._watch.look(self, wait=True)
-        self._watch.look_at_weights(self, checkpoint.get("state_dict", {}))
-        self._watch.look_at_optimizers(self, checkpoint.get("optimizer_states", ()))
-        checkpoint["teachers"] = self._teachers_digest
-        checkpoint["asked"] = {name: (part.images_answered, part.images_computed) for name, part in self._remembering()}
-        state = checkpoint["train_means"] = self.train_means.state_dict()
-        check_finite(dict(zip(state["names"], state["totals"].tolist(), strict=False)), "an unsaved step")
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue the means of the unfinished epoch, and the counts of what teachers answered.
-
-        Raises:
-            IntegrityError: if the run had another teacher.
-        """
-        if checkpoint.get("teachers", self._teachers_digest) != self._teachers_digest:
-            raise IntegrityError(
-                "the run was started with another teacher: its weights have changed since. "
-                "Bring them back to continue, or leave --ckpt_path out to start a new run"
-            )
-        for name, part in self._remembering():
-            part.images_answered, part.images_computed = checkpoint.get("asked", {}).get(name, (0, 0))
-        if "train_means" in checkpoint:
-            self.train_means.load_state_dict(checkpoint["train_means"], is_first_process=self.global_rank == 0)

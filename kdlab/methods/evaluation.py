@@ -8,7 +8,6 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from kdlab.losses import LogitLoss
 from kdlab.metrics import ClassificationMetrics, FidelityMetrics, MemberMetrics, PerClassMetrics
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
@@ -26,11 +25,6 @@ class Evaluation(LightningModule):
     student: nn.Module
     teacher: Teacher | None
     member_names: tuple[str, ...] = ()
-
-    @property
-    def logit_losses(self) -> list[LogitLoss]:
-        """The losses on logits that are trained with, those of members included."""
-        return [module for module in self.modules() if isinstance(module, LogitLoss)]
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the student's ``[B, K]`` logits of ``[B, C, H, W]`` images."""

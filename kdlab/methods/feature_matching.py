@@ -12,7 +12,7 @@ from kdlab.errors import UsageError
 from kdlab.losses import FeatureLoss
 from kdlab.losses.base import nonnegative
 from kdlab.methods.logit_matching import LogitMatching
-from kdlab.methods.weights import TermWeights
+from kdlab.methods.weights import TermWeights, require_one
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
 
@@ -32,6 +32,7 @@ class FeatureMatching(LogitMatching):
     """
 
     default_weights = TermWeights(label=1.0, logit=0.0)  # as in RepDistiller
+    has_other_terms = True
     term = "feature"
 
     def __init__(
@@ -52,10 +53,7 @@ class FeatureMatching(LogitMatching):
         self.layers = list(zip(student_layers, teacher_layers, strict=True))
         self.feature_loss = feature_loss
         self.feature_weight = nonnegative(f"{self.term}_weight", feature_weight)
-        if not any((*self.weights, feature_weight)):
-            raise UsageError(
-                f"label_weight, logit_weight and {self.term}_weight are all 0, so there is nothing to learn; raise one"
-            )
+        require_one({**self.weights.by_name(), f"{self.term}_weight": feature_weight})
         self.tap(student_layers, teacher_layers)
 
     def losses(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:

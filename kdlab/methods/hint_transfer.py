@@ -11,7 +11,7 @@ from kdlab.errors import UsageError
 from kdlab.losses import HintLoss
 from kdlab.methods.feature_matching import FeatureMatching
 from kdlab.methods.logit_matching import LogitMatching
-from kdlab.methods.weights import TermWeights
+from kdlab.methods.weights import TermWeights, require_one
 from kdlab.models.adapters import HintRegressor
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
@@ -76,8 +76,7 @@ class FitNet(HintTransfer):
         super().__init__(teacher, hint_weight=hint_weight, **kwargs)
         if hint_epochs < 1:
             raise UsageError(f"hint_epochs is {hint_epochs}, but stage one lasts 1 epoch or more; or use LogitMatching")
-        if not any(self.weights):
-            raise UsageError("label_weight and logit_weight are both 0, so stage two has nothing to learn; raise one")
+        require_one(self.weights.by_name(), otherwise="stage two has nothing to learn")
         self.hint_epochs = hint_epochs
 
     @property

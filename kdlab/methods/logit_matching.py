@@ -10,7 +10,7 @@ from kdlab.errors import UsageError
 from kdlab.losses import LogitLoss, SoftTargets
 from kdlab.losses.soft_targets import positive_temperature
 from kdlab.methods.base import Method
-from kdlab.methods.weights import TermWeights, term_weights
+from kdlab.methods.weights import TermWeights, require_one, term_weights
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
 
@@ -38,6 +38,7 @@ class LogitMatching(Method):
 
     # of RepDistiller and its successors: their 0.1 x cross-entropy + 0.9 x divergence at T = 4
     default_weights = TermWeights(label=0.1, logit=0.9)
+    has_other_terms = False  # of a subclass, which may then go without these two
 
     def __init__(
         self,
@@ -51,8 +52,8 @@ class LogitMatching(Method):
     ) -> None:
         super().__init__(teacher=teacher, **kwargs)
         self.weights = term_weights(alpha, label_weight, logit_weight, self.default_weights)
-        if not any(self.weights) and type(self).losses is LogitMatching.losses:  # a subclass may have other terms
-            raise UsageError("label_weight and logit_weight are both 0, so there is nothing to learn; raise one")
+        if not self.has_other_terms:
+            require_one(self.weights.by_name())
         self.logit_loss = logit_loss or SoftTargets(DEFAULT_TEMPERATURE)
         if temperature is not None:
             if self.logit_loss.temperature is None:

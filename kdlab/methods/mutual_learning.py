@@ -13,6 +13,7 @@ from kdlab.losses import SoftTargets
 from kdlab.losses.base import nonnegative
 from kdlab.methods.base import Method
 from kdlab.methods.checks import try_network
+from kdlab.methods.weights import require_one
 from kdlab.types import Batch, Outputs
 
 
@@ -51,8 +52,7 @@ class MutualLearning(Method):
         self.soft_targets = SoftTargets(temperature)
         self.label_weight = nonnegative("label_weight", label_weight)
         self.mutual_weight = nonnegative("mutual_weight", mutual_weight)
-        if not self.label_weight and not self.mutual_weight:
-            raise UsageError("label_weight and mutual_weight are both 0, so there is nothing to learn; raise one")
+        require_one({"label_weight": label_weight, "mutual_weight": mutual_weight})
 
     @property
     def networks(self) -> list[nn.Module]:

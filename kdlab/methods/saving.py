@@ -1,16 +1,32 @@
-"""What of a method goes into a checkpoint: everything that learns, and no teacher that does not."""
+"""What of a method goes into a checkpoint: all that learns, the unfinished epoch, no teacher that stays the same."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningModule
 
 from kdlab.errors import IntegrityError
-from kdlab.teachers import Teacher
+from kdlab.methods.checks import check_finite
+from kdlab.methods.finite import LossWatch
+from kdlab.metrics import EpochMeans
+from kdlab.teachers import CachedTeacher, Teacher
+
+if TYPE_CHECKING:
+    from kdlab.methods.base import Method
 
 
 class TeacherlessCheckpoint(LightningModule):
-    """A module whose state dict leaves out the teachers in it, however deep, unless they learn with the student."""
+    """A module whose state dict leaves out the teachers in it, however deep, unless they learn with the student.
+
+    Attributes:
+        train_means: of the losses in the unfinished epoch.
+    """
+
+    train_means: EpochMeans
+    _watch: LossWatch
+    _teachers_digest: list[str]
 
     def unsaved(self) -> Iterator[str]:
         """The prefixes of the tensors that no checkpoint holds."""
@@ -41,3 +57,38 @@ class TeacherlessCheckpoint(LightningModule):
                 f"{len(result.unexpected_keys)} are not known here {result.unexpected_keys[:3]}"
             )
         return result
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the means of the unfinished epoch, who taught in it, and how much of that was computed.
+
+        Raises:
+            NumericalError: if a loss in it, a weight, or a number of the optimizer is none; the checkpoint of before
+                stays.
+        """
+        method = cast("Method", self)
+        self._watch.look(method, wait=True)
+        self._watch.look_at_weights(method, checkpoint.get("state_dict", {}))
+        self._watch.look_at_optimizers(method, checkpoint.get("optimizer_states", ()))
+        checkpoint["teachers"] = self._teachers_digest
+        checkpoint["asked"] = {name: (part.images_answered, part.images_computed) for name, part in self._remembering()}
+        state = checkpoint["train_means"] = self.train_means.state_dict()
+        check_finite(dict(zip(state["names"], state["totals"].tolist(), strict=False)), "an unsaved step")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue the means of the unfinished epoch, and the counts of what teachers answered.
+
+        Raises:
+            IntegrityError: if the run had another teacher.
+        """
+        if checkpoint.get("teachers", self._teachers_digest) != self._teachers_digest:
+            raise IntegrityError(
+                "the run was started with another teacher: its weights have changed since. "
+                "Bring them back to continue, or leave --ckpt_path out to start a new run"
+            )
+        for name, part in self._remembering():
+            part.images_answered, part.images_computed = checkpoint.get("asked", {}).get(name, (0, 0))
+        if "train_means" in checkpoint:
+            self.train_means.load_state_dict(checkpoint["train_means"], is_first_process=self.global_rank == 0)
+
+    def _remembering(self) -> list[tuple[str, CachedTeacher]]:
+        return [(name, part) for name, part in self.named_modules() if isinstance(part, CachedTeacher)]

@@ -1,5 +1,6 @@
 """How much the labels and the teacher count, in either of the two ways the literature says it."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kdlab.errors import UsageError
@@ -11,6 +12,26 @@ class TermWeights(NamedTuple):
 
     label: float
     logit: float
+
+    def by_name(self) -> dict[str, float]:
+        """As the user names them."""
+        return {"label_weight": self.label, "logit_weight": self.logit}
+
+
+def require_one(weights: Mapping[str, float], otherwise: str = "there is nothing to learn") -> None:
+    """Refuse weights that are all 0.
+
+    Args:
+        weights: two or more, by name.
+        otherwise: what follows if they are.
+
+    Raises:
+        UsageError: if they are.
+    """
+    if not any(weights.values()):
+        *names, last = weights
+        both = "both" if len(weights) == 2 else "all"
+        raise UsageError(f"{', '.join(names)} and {last} are {both} 0, so {otherwise}; raise one")
 
 
 def term_weights(

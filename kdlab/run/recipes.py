@@ -10,12 +10,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
+from jsonargparse import ArgumentParser, Namespace
+from torch import nn
 
+from kdlab.config_files import find_config
 from kdlab.errors import IntegrityError, KDLabError, UsageError
 from kdlab.run.folder import RunFolder
 from kdlab.run.requeue import REQUEUE_SIGNAL, under_slurm
-from kdlab.run.science import differences
+from kdlab.run.science import differences, science
 from kdlab.run.signals import handling
 from kdlab.teachers import FrozenTeacher
 from kdlab.weights import read_card
@@ -25,6 +29,44 @@ log = logging.getLogger(__name__)
 # a recipe runs in a process of its own and must not think that it is a rank of its parent's job
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
                   "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # fmt: skip
+
+
+def provide_teachers(method: nn.Module, parser: ArgumentParser, config: Namespace, rehearsal: bool) -> None:
+    """Make sure that all teachers of `method` with a recipe are there; in a rehearsal untrained ones stand in.
+
+    Args:
+        method: with its teachers, however deep.
+        parser: of the command line, which reads the recipes.
+        config: of the student's run; data folder, device and precision hold for the teacher's too.
+        rehearsal: whether only a few batches are asked for.
+
+    Raises:
+        KDLabError: as `provide_teacher`.
+    """
+    for teacher in method.modules():
+        if not isinstance(teacher, FrozenTeacher) or teacher.recipe is None or teacher.ready:
+            continue
+        if rehearsal and not Path(str(teacher.checkpoint)).exists():
+            log.warning("rehearsal of a few batches: the teacher %s is missing, an untrained one stands in",
+                        teacher.checkpoint)  # fmt: skip
+            teacher.use_untrained()
+            continue
+        # one device, whatever the student uses: batch_size is per process, so another number is another recipe
+        options = ["--trainer.accelerator", config.trainer.accelerator, "--trainer.devices", "1"]
+        options += ["--trainer.precision", str(config.trainer.precision or "32-true")]
+        if "data_dir" in config.data.init_args:
+            options += ["--data.data_dir", config.data.init_args.data_dir]
+        provide_teacher(teacher, _decided(teacher.recipe, parser), options)
+
+
+def _decided(recipe: str, parser: ArgumentParser) -> dict[str, Any]:
+    """What a recipe decides about the weights."""
+    parsed = parser.parse_args(["fit", "--config", find_config(recipe)])
+    decided = science(yaml.safe_load(parser.dump(parsed, skip_unset=False))["fit"])
+    for inner in recipes_in(decided["model"]):  # a teacher's own teacher: its recipe must not have changed either
+        if Path(inner["checkpoint"]).exists():
+            check_recipe(Path(inner["checkpoint"]), _decided(inner["recipe"], parser), inner["recipe"])
+    return decided
 
 
 def provide_teacher(teacher: FrozenTeacher, recipe: Mapping[str, Any], options: list[str]) -> None:

@@ -7,16 +7,16 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
+from kdlab.config_cli import ConfigCLI
 from kdlab.config_files import find_configs
 from kdlab.errors import UsageError
 from kdlab.messages import explained
 from kdlab.run.science import aside, science
 from kdlab.studies.plan import PlannedRun
 from kdlab.studies.planner import run_id
-from kdlab.training_cli import KDLabCLI
 
 
-class _Rehearsal(KDLabCLI):
+class _Rehearsal(ConfigCLI):
     """The command line up to the point where a Trainer would be made."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401

@@ -12,18 +12,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from kdlab.config_cli import ConfigCLI
 from kdlab.data import ImageData
 from kdlab.errors import UsageError
 from kdlab.methods import Method
+from kdlab.run.recipes import provide_teachers
 from kdlab.teachers import CachedTeacher
 from kdlab.teachers.memory import RowFile, gib
 from kdlab.teachers.views import countable_views, views_of
-from kdlab.training_cli import KDLabCLI
 
 Views = Literal["all", "used"]
 
 
-class Filler(KDLabCLI):
+class Filler(ConfigCLI):
     """Sets a config up as for training, on one device, and asks its teacher instead of training.
 
     Args:
@@ -46,7 +47,7 @@ class Filler(KDLabCLI):
 
     def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
         """Make sure that the teacher is there, and ask it."""
-        self._provide_teachers(model)
+        provide_teachers(model, self.parser, self._config, self._is_rehearsal)
         self.trainer.fit(model, datamodule=datamodule)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from kdlab.config_cli import ConfigCLI
 from kdlab.config_files import find_config
 from kdlab.data import ImageData
 from kdlab.errors import IntegrityError, UsageError
@@ -16,7 +17,6 @@ from kdlab.methods import Method
 from kdlab.run.folder import RunFolder
 from kdlab.run.science import differences, science
 from kdlab.teachers import FrozenTeacher, Teacher
-from kdlab.training_cli import KDLabCLI
 from kdlab.weights import Card, load_weights
 from kdlab.yaml_check import check_yaml
 
@@ -169,7 +169,7 @@ def _find_teachers(method: Method, folder: RunFolder, config: dict[str, Any]) ->
             part.checkpoint = str(root / part.checkpoint)
 
 
-class _Builder(KDLabCLI):
+class _Builder(ConfigCLI):
     """Builds what a config describes and runs nothing."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -283,7 +283,7 @@ def test_a_rehearsal_trains_no_missing_teacher(
     def refused(*_: object) -> None:
         raise AssertionError("the teacher was trained")
 
-    monkeypatch.setattr("kdlab.training_cli.provide_teacher", refused)
+    monkeypatch.setattr("kdlab.run.recipes.provide_teacher", refused)
     arguments = ["fit", "--config", "digits/logit_matching", "--trainer.max_epochs", "1"]
     assert main([*arguments, "--trainer.limit_train_batches", batches]) == 0
     assert "an untrained one stands in" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KDLabCLI, "setup_parser", setup_parser)
         patch.setattr("lightning.pytorch.loops.fit_loop._FitLoop.run", lambda _: None)
-        patch.setattr(KDLabCLI, "_conclude", lambda *_: None)
+        patch.setattr("kdlab.training_cli.conclude", lambda *_: None)
         yield
 
 

@@ -131,7 +131,7 @@ def test_a_failure_after_the_training_ends_all_too(
     def save_weights(*_: object) -> None:
         raise IntegrityError("the disk is full")
 
-    monkeypatch.setattr("kdlab.training_cli.save_weights", save_weights)  # the first process alone does so
+    monkeypatch.setattr("kdlab.run.conclusion.save_weights", save_weights)  # the first process alone does so
     assert two_ranks(main, [*arguments, "--trainer.max_epochs", "1"]) == [4, 4]
     assert capfd.readouterr().err.count("the disk is full") == 1
 

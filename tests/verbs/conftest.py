@@ -28,7 +28,7 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["kdlab"])
-            patch.setattr("kdlab.training_cli.KDLabCLI._provide_teachers", lambda *_: None)  # they are short runs
+            patch.setattr("kdlab.training_cli.provide_teachers", lambda *_: None)  # they are short runs
             for name, (config, epochs, options) in RUNS.items():
                 arguments = ["fit", "--config", config, "--name", name, "--profile", "false", *options]
                 assert main([*arguments, "--trainer.max_epochs", epochs]) == 0
