@@ -1,4 +1,4 @@
-"""What of a method goes into a checkpoint: all that learns, the unfinished epoch, and no teacher that stays the same."""
+"""What of a method goes into a checkpoint: all that learns, the unfinished epoch, and none of the fixed teachers."""
 
 from __future__ import annotations
 
