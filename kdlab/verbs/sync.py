@@ -67,6 +67,8 @@ def tracked_files(run: Path) -> list[Path]:
         UsageError: if there is nothing.
     """
     files = sorted(run.glob("wandb/*run-*/*.wandb"), key=lambda file: file.parent.name.removeprefix("offline-"))
+    if not run.is_dir():
+        raise UsageError(f"there is no folder {run}; name that of a run, such as runs/digits/logit_matching-seed0")
     if not files:
         raise UsageError(
             f"{run} holds no run that W&B tracked; start one with: python -m kdlab fit --config FILE --config run/wandb"

@@ -113,6 +113,8 @@ def test_without_key_or_server_nothing_is_tried(run, server, sent, capsys, refus
 def test_a_folder_without_a_tracked_run_is_named(tmp_path, capsys):
     assert main(["sync", str(tmp_path)]) == 2
     assert f"{tmp_path} holds no run that W&B tracked" in capsys.readouterr().err
+    assert main(["sync", str(tmp_path / "typo")]) == 2
+    assert f"there is no folder {tmp_path / 'typo'}" in capsys.readouterr().err
 
 
 def test_the_ending_is_that_of_wandb(tmp_path):
