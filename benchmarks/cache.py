@@ -27,8 +27,8 @@ from kdlab.data import CIFAR100, RandomCropFlip
 from kdlab.methods import IndependentStudent, LogitMatching, Method
 from kdlab.models import ResNet8x4, ResNet32x4
 from kdlab.teachers import CachedTeacher, FrozenTeacher
-from kdlab.teachers.memory import RowFile
-from kdlab.teachers.resident import ResidentTable
+from kdlab.teachers.resident_table import ResidentTable
+from kdlab.teachers.row_file import RowFile
 from kdlab.types import Batch
 
 BATCH_SIZE = 64

@@ -51,7 +51,7 @@ from kdlab.models import ResNet8x4, ResNet32x4
 from kdlab.profiling import MACsProfiler
 from kdlab.run.fast import ChannelsLast, CompiledNetworks
 from kdlab.teachers import CachedTeacher, FrozenTeacher, Teacher
-from kdlab.teachers.resident import ResidentTable
+from kdlab.teachers.resident_table import ResidentTable
 from kdlab.types import Batch
 
 BATCH_SIZE = 64

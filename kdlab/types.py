@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-SEEDS = 2**32  # of a run; what draws for itself in it (a stream of images, a member of an ensemble) adds multiples
+SEED_STRIDE = 2**32  # between the seeds of what draws for itself in a run: streams of images, members of an ensemble
 NO_FEATURES: Mapping[str, Tensor] = MappingProxyType({})
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from kdlab.data.counters import Stream, below, counter_bits, nonnegative, permutation
 from kdlab.data.split import Split
 from kdlab.errors import UsageError
-from kdlab.types import SEEDS, Batch
+from kdlab.types import SEED_STRIDE, Batch
 
 
 class BatchLoader:
@@ -158,7 +158,7 @@ class BatchLoader:
     def _draw(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Return positions in the split and views, in the order of the epoch, ``[streams, n]`` each."""
         drawn = epoch if self.reshuffle else 0
-        seeds = [self.seed + stream * SEEDS for stream in range(self.streams)]
+        seeds = [self.seed + stream * SEED_STRIDE for stream in range(self.streams)]
         positions = torch.stack([self._positions(seed, drawn) for seed in seeds])
         index = self.split.index[positions]
         views = torch.stack([self._views(own, seed, drawn) for own, seed in zip(index, seeds, strict=True)])

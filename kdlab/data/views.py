@@ -16,7 +16,7 @@ from kdlab.data.counters import Stream, counter_bits
 from kdlab.data.loader import BatchLoader
 from kdlab.data.mixing import Mixing
 from kdlab.data.normalise import Normalize
-from kdlab.types import SEEDS, Batch
+from kdlab.types import SEED_STRIDE, Batch
 
 
 class Views(LightningDataModule):
@@ -70,7 +70,7 @@ class Views(LightningDataModule):
         mixed = []
         for stream, part in enumerate(zip(*(tensor.chunk(streams) for tensor in seen), strict=True)):
             own = Batch(*part)  # each stream is mixed in itself, as it would be alone
-            bits = counter_bits(self.seed + stream * SEEDS, epoch, own.index[:1], Stream.MIXING)
+            bits = counter_bits(self.seed + stream * SEED_STRIDE, epoch, own.index[:1], Stream.MIXING)
             mixed.append(mixing(own.image, own.label, self.num_classes, bits))
         images, labels = zip(*mixed, strict=True)
         return seen._replace(image=torch.cat(images), label=torch.cat(labels))

@@ -15,7 +15,7 @@ from kdlab.errors import UsageError
 from kdlab.methods.base import Method
 from kdlab.models.ensemble import Combination, Fusion, NetworkEnsemble, combine
 from kdlab.teachers import Teacher
-from kdlab.types import SEEDS, Batch, Outputs
+from kdlab.types import SEED_STRIDE, Batch, Outputs
 
 log = logging.getLogger(__name__)
 NO_TEACHER = Outputs(torch.empty(0))  # the answer to a member that has none, and does not read it
@@ -107,7 +107,7 @@ class SubStudentEnsemble(Method):
         """Set up the members, then the ensemble."""
         for m, member in enumerate(self._methods):
             member.trainer = self.trainer
-            member.seed = self.seed + m * SEEDS  # as its order of the images and its views
+            member.seed = self.seed + m * SEED_STRIDE  # as its order of the images and its views
             member.setup(stage)
         super().setup(stage)
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from kdlab.errors import IntegrityError, UsageError
 from kdlab.teachers.base import Teacher, TrainingImages
-from kdlab.teachers.memory import RowFile, gib
-from kdlab.teachers.resident import Place, ResidentTable, table_at
+from kdlab.teachers.resident_table import Place, ResidentTable, table_at
+from kdlab.teachers.row_file import RowFile, gib
 from kdlab.teachers.views import asked_rows, countable_views, views_digest, views_of
 from kdlab.types import Batch, Outputs
 from kdlab.weights import digest

@@ -18,7 +18,7 @@ from kdlab.errors import UsageError
 from kdlab.methods import Method
 from kdlab.run.recipes import provide_teachers
 from kdlab.teachers import CachedTeacher
-from kdlab.teachers.memory import RowFile, gib
+from kdlab.teachers.row_file import RowFile, gib
 from kdlab.teachers.views import countable_views, views_of
 
 Views = Literal["all", "used"]

@@ -4,7 +4,7 @@ import torch
 from kdlab.data import BatchLoader, Split
 from kdlab.data.counters import permutation
 from kdlab.errors import UsageError
-from kdlab.types import SEEDS
+from kdlab.types import SEED_STRIDE
 
 
 def make_split(count):
@@ -211,7 +211,7 @@ def test_each_stream_is_what_a_loader_of_one_stream_yields_for_its_seed(streams,
     batches = epoch_of(train_loader(streams=streams), epoch)
     assert [len(batch.label) for batch in batches] == [8 * streams] * 12 + [7 * streams]
     for stream, own in enumerate(streams_of(batches, streams)):
-        alone = epoch_of(train_loader(seed=5 + stream * SEEDS), epoch)
+        alone = epoch_of(train_loader(seed=5 + stream * SEED_STRIDE), epoch)
         assert same(own, alone)
         assert stream == 0 or not same(own, epoch_of(train_loader(), epoch))
 
@@ -228,7 +228,7 @@ def test_streams_are_sharded_like_a_single_one(world_size):
         place = {"rank": rank, "world_size": world_size, "batch_size": 4}
         batches = epoch_of(train_loader(streams=3, **place), 1)
         for stream, own in enumerate(streams_of(batches, 3)):
-            assert same(own, epoch_of(train_loader(seed=5 + stream * SEEDS, **place), 1))
+            assert same(own, epoch_of(train_loader(seed=5 + stream * SEED_STRIDE, **place), 1))
 
 
 def test_a_last_batch_of_a_single_image_per_stream_is_left_out():
@@ -258,7 +258,7 @@ def test_each_stream_is_mixed_in_itself_as_it_would_be_alone():
     from types import SimpleNamespace
 
     from kdlab.data import Digits, Mixup
-    from kdlab.types import SEEDS
+    from kdlab.types import SEED_STRIDE
 
     def first_batch(seed, streams):
         data = Digits(batch_size=16, seed=seed, mixing=Mixup())
@@ -271,7 +271,7 @@ def test_each_stream_is_mixed_in_itself_as_it_would_be_alone():
 
     both = first_batch(3, 2)
     for stream in (0, 1):
-        alone = first_batch(3 + stream * SEEDS, 1)
+        alone = first_batch(3 + stream * SEED_STRIDE, 1)
         assert both.image[16 * stream :][:16].equal(alone.image)
         assert both.label[16 * stream :][:16].equal(alone.label)
 

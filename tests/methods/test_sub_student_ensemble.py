@@ -20,7 +20,7 @@ from kdlab.methods import (
 )
 from kdlab.models import DigitsConv
 from kdlab.teachers import EMATeacher, FrozenTeacher, TeacherEnsemble
-from kdlab.types import SEEDS
+from kdlab.types import SEED_STRIDE
 from kdlab.weights import digest, load_weights, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers and log intervals
@@ -75,8 +75,8 @@ def compare_with_alone(fit, members, tolerance, **arguments):
     fit(system, some_data())
     for m, member in enumerate(start.methods):
         member.optimizer_factory = momentum
-        member.seed = m * SEEDS
-        fit(member, some_data(seed=3 + m * SEEDS))
+        member.seed = m * SEED_STRIDE
+        fit(member, some_data(seed=3 + m * SEED_STRIDE))
         alone.append(member)
     for m, member in enumerate(alone):
         own = dict(system.methods[m].named_parameters()) | dict(system.methods[m].named_buffers())

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from kdlab.errors import IntegrityError, UsageError
-from kdlab.teachers.memory import RowFile, gib
+from kdlab.teachers.row_file import RowFile, gib
 
 CARD = {"teacher": "A", "views": 9}
 ROWS, WIDTH = 200, 5  # five float16 are two and a half words: the padding is tested along

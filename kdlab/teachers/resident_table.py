@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdlab.errors import UsageError
-from kdlab.teachers.memory import RowFile, gib
+from kdlab.teachers.row_file import RowFile, gib
 
 Place = Literal["auto", "device", "host", "disk"]
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from kdlab.errors import UsageError
-from kdlab.teachers import resident
-from kdlab.teachers.memory import RowFile
-from kdlab.teachers.resident import ResidentTable, table_at
+from kdlab.teachers import resident_table
+from kdlab.teachers.resident_table import ResidentTable, table_at
+from kdlab.teachers.row_file import RowFile
 
 CPU = torch.device("cpu")
 ROWS, WIDTH = 20, 3
@@ -85,8 +85,8 @@ def test_a_complete_table_looks_up_without_reading_a_value_on_the_host(tmp_path,
 )
 def test_auto_takes_the_first_place_that_has_room(tmp_path, monkeypatch, device, host, expected):
     file = file_in(tmp_path)  # 20 rows x 3 numbers x 2 bytes = 120 bytes
-    monkeypatch.setattr(resident, "_free", lambda where: {"cuda": device, "cpu": host}[where.type])
-    monkeypatch.setattr(resident, "ResidentTable", lambda file, where, asked: where.type)
+    monkeypatch.setattr(resident_table, "_free", lambda where: {"cuda": device, "cpu": host}[where.type])
+    monkeypatch.setattr(resident_table, "ResidentTable", lambda file, where, asked: where.type)
     place = table_at("auto", file, torch.device("cuda"), torch.arange(ROWS))
     assert place == (file if expected is None else expected)
 
@@ -102,7 +102,7 @@ def test_the_place_that_is_named_is_taken(tmp_path):
 @pytest.mark.parametrize(("place", "where"), [("device", "cuda"), ("host", "cpu")])
 def test_a_place_without_room_is_refused_with_both_sizes(tmp_path, monkeypatch, place, where):
     file = RowFile(tmp_path, {}, 2**20, 4, torch.float16)
-    monkeypatch.setattr(resident, "_free", lambda device: 2**20 if device.type == where else 2**40)
+    monkeypatch.setattr(resident_table, "_free", lambda device: 2**20 if device.type == where else 2**40)
     message = f"place is {place}, but the teacher's answers take 8.00 MiB and {where} has 1.00 MiB; set place: auto"
     with pytest.raises(UsageError, match=message):
         table_at(place, file, torch.device("cuda"), torch.arange(4))
