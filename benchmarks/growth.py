@@ -30,7 +30,7 @@ from kdlab.data import RandomCropFlip
 from kdlab.methods import LogitMatching
 from kdlab.models import ResNet8x4
 from kdlab.teachers import CachedTeacher, FrozenTeacher
-from kdlab.teachers.resident import ResidentTable
+from kdlab.teachers.resident_table import ResidentTable
 
 CODE = ("kdlab", "configs/cifar100", "benchmarks/cache.py")
 IMAGES, PADDING = 5_000, 4  # where nothing else is said
