@@ -1,6 +1,6 @@
 """How the cost of training grows with images, classes, views, students and processes; one is changed at a time.
 
-    python benchmarks/growth.py            # random images; about six minutes on two cores
+    python benchmarks/growth.py            # random images; about eight minutes on two cores
     python benchmarks/growth.py --quick    # the smallest of each once, to see that it runs; nothing is written
 
 images      of the split: milliseconds of a batch of 64, drawn, cropped, mirrored and normalised; no network
@@ -41,7 +41,7 @@ VALUES = {
     "students": (1, 2, 4),
     "processes": (1, 2),
 }
-FIT = ["--trainer.accelerator", "cpu", "--data", "cache.RandomImages", "--data.train_per_class", "20",
+FIT = ["--trainer.accelerator", "cpu", "--data", "cache.RandomImages", "--data.train_per_class", "6",
        "--trainer.limit_test_batches", "1", "--profile", "false", "--name", "run"]  # fmt: skip
 RESNET8X2 = {"class_path": "kdlab.models.CifarResNet", "init_args": {"depth": 8, "widths": [16, 32, 64, 128]}}
 MEMBER = {"class_path": "IndependentStudent", "init_args": {"student": RESNET8X2}}
@@ -128,7 +128,7 @@ def measurements(folder: Path, epochs: int, quick: bool) -> dict[str, Callable[[
 def main() -> None:
     """Measure, print and write the result."""
     parser = measuring.options(__doc__)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="per value and turn, where it is not fit")
     args = parser.parse_args()
     turns, seconds, epochs = (0, 0.0, 1) if args.quick else (args.turns, args.seconds, 3)
