@@ -32,7 +32,6 @@ class FeatureMatching(LogitMatching):
     """
 
     default_weights = TermWeights(label=1.0, logit=0.0)  # as in RepDistiller
-    has_other_terms = True
     term = "feature"
 
     def __init__(

@@ -38,7 +38,6 @@ class LogitMatching(Method):
 
     # of RepDistiller and its successors: their 0.1 x cross-entropy + 0.9 x divergence at T = 4
     default_weights = TermWeights(label=0.1, logit=0.9)
-    has_other_terms = False  # of a subclass, which may then go without these two
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class LogitMatching(Method):
     ) -> None:
         super().__init__(teacher=teacher, **kwargs)
         self.weights = term_weights(alpha, label_weight, logit_weight, self.default_weights)
-        if not self.has_other_terms:
+        if type(self).losses is LogitMatching.losses:  # a subclass may have other terms
             require_one(self.weights.by_name())
         self.logit_loss = logit_loss or SoftTargets(DEFAULT_TEMPERATURE)
         if temperature is not None:

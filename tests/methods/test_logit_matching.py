@@ -191,3 +191,12 @@ def test_the_hook_runs_no_forward_pass():
         assert isinstance(network, nn.Module)
         network.register_forward_pre_hook(refuse)
     system.losses(Outputs(STUDENT), Outputs(TEACHER), batch(torch.tensor([0])))
+
+
+def test_a_method_with_a_term_of_its_own_needs_neither_of_the_two():
+    class OwnTerm(LogitMatching):
+        def losses(self, student, teacher, batch):
+            return {"own": student.logits.square().mean()}
+
+    method = OwnTerm(FrozenTeacher(DigitsConv()), student=DigitsConv(), label_weight=0.0, logit_weight=0.0)
+    assert not any(method.weights)
