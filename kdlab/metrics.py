@@ -204,32 +204,42 @@ class EpochMeans:
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
-        self._totals = torch.zeros(0)  # sum of each value times samples, then the number of samples
+        self._sums = torch.zeros(0, dtype=torch.float64)  # of each value times samples
+        self._samples = 0
 
     def add(self, values: dict[str, Tensor], samples: int) -> None:
         """Add scalars that are means over `samples` samples."""
-        weighted = torch.stack([*(value.detach().double() for value in values.values())]) * samples
-        weighted = F.pad(weighted, (0, 1), value=samples)
+        stacked = torch.stack([value.detach() for value in values.values()]).double()
         if not self.names:
-            self.names, self._totals = tuple(values), weighted
-        else:
-            self._totals = self._totals.to(weighted.device) + weighted
+            self.names, self._sums = tuple(values), torch.zeros_like(stacked)
+        self._sums = self._sums.to(stacked.device).add_(stacked, alpha=samples)
+        self._samples += samples
 
     def compute(self) -> dict[str, Tensor]:
         """Return the means, over all processes, and start anew."""
-        totals = _sum_over_processes(self._totals)
+        totals = self._totals()
         means = {name: totals[i] / totals[-1] for i, name in enumerate(self.names)}
-        self.names, self._totals = (), torch.zeros(0)
+        self.names, self._sums, self._samples = (), torch.zeros(0, dtype=torch.float64), 0
         return means
 
     def state_dict(self) -> dict[str, Any]:
         """The totals over all processes; every process must call this."""
-        return {"names": list(self.names), "totals": _sum_over_processes(self._totals).cpu()}
+        return {"names": list(self.names), "totals": self._totals().cpu()}
 
     def load_state_dict(self, state: dict[str, Any], is_first_process: bool) -> None:
         """Continue from saved totals; they are counted once, by the first process."""
+        totals = state["totals"] if is_first_process else torch.zeros_like(state["totals"])
         self.names = tuple(state["names"])
-        self._totals = state["totals"] if is_first_process else torch.zeros_like(state["totals"])
+        self._sums, self._samples = totals[:-1].clone(), int(totals[-1]) if self.names else 0
+
+    def _totals(self) -> Tensor:
+        """The sums and, behind them, the number of samples, over all processes; nothing where nothing was added."""
+        if not self.names:
+            return self._sums
+        totals = torch.cat([self._sums, self._sums.new_tensor([self._samples])])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(totals)
+        return totals
 
 
 def _mean() -> MeanMetric:
@@ -245,10 +255,3 @@ def _compute(metrics: Mapping[str, Metric]) -> dict[str, Tensor]:
     for metric in metrics.values():
         metric.reset()
     return values
-
-
-def _sum_over_processes(totals: Tensor) -> Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and totals.numel():
-        totals = totals.clone()
-        torch.distributed.all_reduce(totals)
-    return totals

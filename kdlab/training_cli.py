@@ -23,6 +23,7 @@ from kdlab.run.conclusion import conclude, describe_run, trackers_of
 from kdlab.run.costs import default_profilers
 from kdlab.run.folder import RunFolder
 from kdlab.run.guard import guard
+from kdlab.run.idle_hooks import skip_idle_hooks
 from kdlab.run.metrics_csv import MetricsCSV
 from kdlab.run.peers import PeerWatch
 from kdlab.run.progress import EpochLines, progress_bar
@@ -57,6 +58,7 @@ class KDLabCLI(ConfigCLI):
             "enable_progress_bar": bool(bar) or given,
         }
         trainer = super().instantiate_trainer(**kwargs)
+        skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it by a connector
         if not torch.cuda.is_available():  # as Lightning sets it, each optimizer step opens NVIDIA's library anew
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         check_synchronized(trainer.strategy.root_device, trainer.world_size, bool(config.get("sync_batchnorm")))

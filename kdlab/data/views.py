@@ -43,6 +43,13 @@ class Views(LightningDataModule):
             return None
         return 1 if self.augmentation is None else self.augmentation.num_views
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch, unless it lies where the network is: Lightning would go through it each time."""
+        if batch.image.device == device:
+            return batch
+        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn what the loader yielded into what networks read, on the device."""
         training = self.trainer is not None and self.trainer.training

@@ -7,6 +7,8 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -129,7 +131,9 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
                     f"{type(self).__name__}: the {name} term has shape {list(term.shape)}, but it must be a scalar; "
                     "take its mean over the batch"
                 )
-        loss = torch.stack(list(terms.values())).sum()
+        if not terms:
+            raise UsageError(f"{type(self).__name__}.losses returned no term; return one or more by name")
+        loss = reduce(add, terms.values())
         self._record(terms, loss, student, teacher, batch, batch_idx)
         return loss if self.trainer.accumulate_grad_batches == 1 else loss * self._accumulated_share(batch_idx)
 
@@ -146,6 +150,13 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
             for loss in self.logit_losses:
                 loss.set_epoch(self.current_epoch)
         self._draw_by(self.current_epoch, batch_idx, self.global_rank)
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 (any attribute)
+        """Set an attribute. The hook that runs is noted by Lightning 40 times in a step: no parameter to look for."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _draw_by(self, *counters: int | str) -> None:
         """Make the random numbers that follow a function of the run's seed and of `counters`."""

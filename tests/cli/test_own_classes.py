@@ -40,6 +40,11 @@ class Constructor(LogitLoss):
         return student.sum()
 
 
+class NoTerm(IndependentStudent):
+    def losses(self, student, teacher, batch):
+        return {}
+
+
 class Forward(DigitsConv):
     def forward(self, image):
         return self.fc(image)
@@ -139,6 +144,7 @@ WRONG = {
     "NoName": ([*LOSS, "--model.logit_loss"], 2, "NameError: name 'nothing' is not defined"),
     "OfShape": ([*LOSS, "--model.logit_loss"], 2, "the logit term has shape [64, 10], but it must be a scalar; take its mean"),
     "Constructor": ([*LOSS, "--model.logit_loss"], 2, "KeyError: 'weight'"),
+    "NoTerm": ([*NETWORK, "--model"], 2, "NoTerm.losses returned no term"),
     "Forward": ([*NETWORK, "--model.student"], 2, "Forward cannot read 1x8x8 images"),
     "Misspelt": ([*NETWORK, "--model.student"], 2, "has no attribute 'fcc'"),
     "Tuple": ([*NETWORK, "--model.student"], 2, "Tuple returns a tuple, but a classifier returns logits [B, K]"),
@@ -155,7 +161,19 @@ WRONG = {
     "Silent": ([*NETWORK, "--data"], 2, "Silent does not say its image_size, class_names, num_train_images, num_test_images,"),
 }  # fmt: skip
 # they come out in kdlab's own checks, which name the class
-WITHOUT_LINE = ("OfShape", "Tuple", "Labels", "TestLabels", "Large", "Coloured", "Floating", "Fewer", "Pair", "Silent")
+WITHOUT_LINE = (
+    "OfShape",
+    "NoTerm",
+    "Tuple",
+    "Labels",
+    "TestLabels",
+    "Large",
+    "Coloured",
+    "Floating",
+    "Fewer",
+    "Pair",
+    "Silent",
+)
 
 
 @pytest.fixture
@@ -181,7 +199,7 @@ def test_a_mistake_in_a_class_of_ones_own_is_named_with_its_line(
     assert "bug of kdlab" not in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert (f"{own}, line " in lines[-1]) == (name not in WITHOUT_LINE)
-    if name not in ("Loss", "NoName", "OfShape", "Odd"):  # which come out in the first step
+    if name not in ("Loss", "NoName", "OfShape", "NoTerm", "Odd"):  # which come out in the first step
         assert not runs.exists()
 
 

@@ -96,3 +96,12 @@ def test_overfitting_some_batches_shows_the_same_ones_in_every_epoch(tmp_path):
     epochs = [[shown[2:5] for shown in module.shown.values() if shown[0] == epoch] for epoch in range(3)]
     assert len(epochs[0]) == 2
     assert epochs[0] == epochs[1] == epochs[2]
+
+
+def test_a_batch_is_moved_only_where_it_does_not_lie_already():
+    data = make_data()
+    batch = next(iter(data.train_dataloader()))
+    assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert {part.device.type for part in moved} == {"meta"}
+    assert type(moved) is type(batch)
