@@ -11,6 +11,7 @@ ResNet56 -> ResNet20 (equally many parameters in all frameworks), batch 64, T = 
 5,000 images. Everything but validation counts: loader, logging, and in kdlab checkpoints. Each variant is a process
 of its own, and they take turns, one epoch each; ratios are of the same turn, and the first turn does not count.
 
+plain loop                  the loop of `plain_loop.py`, in float32 with two loader workers
 torchdistill                its own distillation box, as its example runs it: float32, two loader workers. The
                             teacher is in training mode: nothing in the box or the example calls `eval`
 torchdistill, eval teacher  the same, the teacher in eval mode
@@ -44,7 +45,10 @@ BATCH_SIZE = 64
 CODE = (
     "kdlab",
     "configs",
-    *(f"benchmarks/{name}.py" for name in ("kdlab_epochs", "torchdistill_epochs", "repdistiller_epochs", "cache")),
+    *(
+        f"benchmarks/{name}.py"
+        for name in ("kdlab_epochs", "plain_loop", "torchdistill_epochs", "repdistiller_epochs", "cache")
+    ),
 )
 PACKAGES = (*measuring.PACKAGES, "torchdistill")
 FAST = ["--config", "run/fast_cpu"]
@@ -57,7 +61,7 @@ KDLAB = {  # name -> how it is run, and with which teacher
 THEIRS = {"torchdistill": False, "torchdistill, eval teacher": True}
 DISTILLED = [name for name, (_, teacher) in KDLAB.items() if teacher]
 RATIOS = {
-    **measuring.over(*((ours, theirs) for theirs in (*THEIRS, "RepDistiller") for ours in DISTILLED)),
+    **measuring.over(*((ours, theirs) for theirs in ("plain loop", *THEIRS, "RepDistiller") for ours in DISTILLED)),
     # rates the other way round: costs
     "cost of remembered / no teacher": ("kdlab, fast, no teacher", "kdlab, fast, remembered"),
 }
@@ -109,6 +113,10 @@ def partners(args, folder: Path, train_per_class: int) -> dict[str, measuring.Pa
         name: measuring.Partner("torchdistill_epochs.py", told | {"eval_teacher": eval_teacher}, args.threads)
         for name, eval_teacher in ({} if args.cost else THEIRS).items()
     }
+    if not args.cost:
+        told = {"images": str(folder / "images.safetensors"), "batch_size": BATCH_SIZE, "threads": args.threads,
+                "pair": ["ResNet20", "ResNet56"], "seconds": None}  # fmt: skip
+        started["plain loop"] = measuring.Partner("plain_loop.py", told, args.threads)
     if args.repdistiller is not None:
         told = {"checkout": args.repdistiller, "images": str(folder / "images.safetensors"), "batch_size": BATCH_SIZE,
                 "parameters": parameters}  # fmt: skip
@@ -151,7 +159,8 @@ def main() -> None:
             stack.enter_context(partner)
         turns = []
         for turn in range(args.turns + 1):
-            rates = {name: partner.turn()["images_per_s"] for name, partner in variants.items()}
+            order = measuring.rotated(list(variants), turn)
+            rates = {name: variants[name].turn()["images_per_s"] for name in order}
             print(f"turn {turn}: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()), flush=True)
             turns += [rates] if turn else []
     pairs = {label: pair for label, pair in RATIOS.items() if set(pair) <= set(turns[0])}

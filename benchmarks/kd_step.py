@@ -211,7 +211,8 @@ def measure(data: CIFAR100, args, folder: str) -> dict:
     fill_with_anything(remembered.file)
     remembered._table = ResidentTable(remembered.file, CPU, remembered.asked)  # `remember` would notice
     images = None if args.data_dir is None else str(Path(args.data_dir, "cifar100", "train.safetensors").resolve())
-    told = {"images": images, "batch_size": BATCH_SIZE, "seconds": args.seconds, "threads": args.threads}
+    told = {"images": images, "batch_size": BATCH_SIZE, "threads": args.threads, "pair": ["ResNet8x4", "ResNet32x4"],
+            "seconds": args.seconds}  # fmt: skip
     turns = []
     with measuring.Partner("plain_loop.py", told, args.threads) as plain:
         measured: dict[str, Callable[[], float]] = {"plain": lambda: plain.turn()["images_per_s"]}

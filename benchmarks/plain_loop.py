@@ -1,4 +1,4 @@
-"""A distillation step as the well-known repositories write it; `kd_step.py` starts it as a process of its own.
+"""Distillation as the well-known repositories write it; `kd_step.py` and `epoch.py` start it as a process of its own.
 
 PIL transforms in a torchvision-like Dataset, a DataLoader with two workers, float32, the teacher in eval mode under
 no_grad, cross-entropy + T^2 KL, SGD, and `loss.item()` for the meter. Of kdlab it has the two networks and nothing
@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measuring import Turns, steps_per_s
+from measuring import Turns, steps_per_s, with_statistics
 from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from kdlab.models import ResNet8x4, ResNet32x4
+from kdlab import models
 
 WORKERS = 2
 TEMPERATURE = 4.0
@@ -84,16 +84,26 @@ def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
 
 
-def main(images: str | None, batch_size: int, seconds: float, threads: int) -> None:
-    """Take steps for so long in each turn, after one that does not count, and answer with the images per second."""
+def main(images: str | None, batch_size: int, threads: int, pair: tuple[str, str], seconds: float | None) -> None:
+    """Train in each turn, and answer with the images per second.
+
+    Args:
+        images: file of the images; None for noise.
+        batch_size: of the loader.
+        threads: of PyTorch.
+        pair: student and teacher, classes of `kdlab.models`.
+        seconds: of a turn, after a step that does not count; None for an epoch.
+    """
     turns = Turns()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    loader = DataLoader(read_images(images), batch_size, shuffle=True, num_workers=WORKERS, drop_last=True)
+    data = read_images(images)
+    loader = DataLoader(data, batch_size, shuffle=True, num_workers=WORKERS, drop_last=seconds is not None)
     batches = endless(loader)
-    student, teacher = ResNet8x4(num_classes=100), ResNet32x4(num_classes=100)
+    student, teacher = (getattr(models, name)(num_classes=100) for name in pair)
     student.train()
-    teacher.eval()
+    some = torch.stack([data[index][0] for index in range(64)])
+    with_statistics(teacher, some)
     optimizer = torch.optim.SGD(student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
     meter: list[float] = []
 
@@ -106,7 +116,13 @@ def main(images: str | None, batch_size: int, seconds: float, threads: int) -> N
         optimizer.step()
 
     while turns.wait():
-        rate = batch_size * steps_per_s(step, seconds)
+        if seconds is not None:
+            rate = batch_size * steps_per_s(step, seconds)
+        else:
+            began = time.perf_counter()
+            for _ in range(len(loader)):
+                step()
+            rate = len(data) / (time.perf_counter() - began)
         if not math.isfinite(meter[-1]):
             raise ValueError(f"the loss is {meter[-1]}")
         time.sleep(SETTLING_S)
