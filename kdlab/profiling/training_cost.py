@@ -77,7 +77,6 @@ class TrainingCost(Reporter):
         self._images = 0
         self._started: float | None = None
         self._last_read = 0.0
-        self._remembering: list[Any] = []  # teachers that count what they answer and what of it they compute
         self._counted: Counted = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -90,7 +89,6 @@ class TrainingCost(Reporter):
             self._energy.give_up(f"trained in {trainer.world_size} processes, which may share a counter")
         else:
             self._energy.open(pl_module.device)
-        self._remembering = [part for part in pl_module.modules() if hasattr(part, "images_computed")]
         self._started = self._last_read = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -172,10 +170,9 @@ class TrainingCost(Reporter):
 
     def _count(self, trainer: Trainer, pl_module: LightningModule) -> TrainingMACs | NotMeasured:
         shape = trainer.datamodule.image_shape  # type: ignore[attr-defined]
-        asked = [teacher for teacher in self._remembering if teacher.images_answered]
-        shares = {teacher: teacher.images_computed / teacher.images_answered for teacher in asked}
         try:
-            return training_macs(_trained(pl_module), _teachers(pl_module), shape, shares, self._counted)
+            asked = [network for teacher in _teachers(pl_module) for network in teacher.asked_networks()]
+            return training_macs(_trained(pl_module), asked, shape, self._counted)
         except Exception as error:  # as in Profiler.profile: a trained run must not be lost over a figure
             log.warning("the multiply-adds of a training image could not be counted: %s", error)
             return NotMeasured(f"{type(error).__name__}: {error}")
@@ -192,9 +189,9 @@ def _trained(method: LightningModule) -> list[nn.Module]:
     return [cast("nn.Module", method.student), *cast("Iterable[nn.Module]", getattr(method, "peers", ()))]
 
 
-def _teachers(method: LightningModule) -> list[nn.Module]:
+def _teachers(method: LightningModule) -> list[Any]:
     """Each teacher as often as one position of the batch asks it: once for each sub-student."""
-    own = cast("nn.Module | None", getattr(method, "teacher", None))
+    own = getattr(method, "teacher", None)
     if own is not None:
         return [own] * _streams(method)
     members = cast("Iterable[LightningModule]", getattr(method, "methods", ()))

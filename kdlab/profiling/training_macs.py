@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,9 +46,8 @@ class _Untrustworthy(Exception):  # noqa: N818 (it never leaves this file)
 
 def training_macs(
     trained: Sequence[nn.Module],
-    teachers: Sequence[nn.Module],
+    asked: Sequence[tuple[nn.Module, float]],
     image_shape: tuple[int, int, int],
-    shares: Mapping[nn.Module, float] | None = None,
     counted: Counted | None = None,
 ) -> TrainingMACs | NotMeasured:
     """Count one training image of ``(C, H, W)`` on copies of the networks.
@@ -58,48 +57,25 @@ def training_macs(
 
     Args:
         trained: the networks that learn; parameters that need no gradient cost none.
-        teachers: networks, or teachers: the networks in them are counted, each as often as it is listed.
+        asked: the networks of the teachers, each as often as it answers, with the share of the training images about
+            which it is really asked.
         image_shape: (C, H, W).
-        shares: part of `teachers` -> the share of the training images about which it asks what it holds; 1 for those
-            that are not listed.
         counted: what is known of earlier calls with the same shape; filled.
     """
     counted = {} if counted is None else counted
     try:
         learning = [_count(network, image_shape, counted) for network in trained]
-        asked = [
-            (_count(network, image_shape, counted, learns=False)[0], share)
-            for teacher in teachers
-            for network, share in teacher_networks(teacher, shares or {})
-        ]
+        teaching = [(_count(network, image_shape, counted, learns=False)[0], share) for network, share in asked]
     except _Untrustworthy as error:
         return NotMeasured(str(error))
-    full = sum(macs for macs, _ in asked)
-    really = sum(macs * share for macs, share in asked)
+    full = sum(macs for macs, _ in teaching)
+    really = sum(macs * share for macs, share in teaching)
     return TrainingMACs(
         student_forward_macs=sum(forward for forward, _ in learning),
         student_backward_macs=sum(backward for _, backward in learning),
         teacher_forward_macs=really,
         teacher_asked_share=really / full if full else None,
     )
-
-
-def teacher_networks(teacher: nn.Module, shares: Mapping[nn.Module, float]) -> list[tuple[nn.Module, float]]:
-    """Return the networks that answer in `teacher`: its ``network``, or those of its parts, or itself.
-
-    With each the share of the training images that it is really asked about.
-    """
-    return list(_networks_in(teacher, 1.0, shares)) or [(teacher, shares.get(teacher, 1.0))]
-
-
-def _networks_in(part: nn.Module, share: float, shares: Mapping[nn.Module, float]) -> Iterator[tuple[nn.Module, float]]:
-    share *= shares.get(part, 1.0)
-    own = getattr(part, "network", None)
-    if isinstance(own, nn.Module):
-        yield own, share
-    else:
-        for child in part.children():
-            yield from _networks_in(child, share, shares)
 
 
 def _count(

@@ -95,6 +95,6 @@ class CompiledNetworks(Callback):
 
 def networks_of(method: LightningModule) -> list[nn.Module]:
     """Return the networks that a step calls: those that are trained, and the teachers'."""
-    teachers = (part for part in method.modules() if isinstance(part, Teacher))
-    frozen = [network for teacher in teachers if isinstance(network := getattr(teacher, "network", None), nn.Module)]
+    teachers = [part for part in method.modules() if isinstance(part, Teacher)]
+    frozen = [teacher.network for teacher in teachers if teacher.network is not None]
     return [*method.networks, *frozen] if isinstance(method, Method) else frozen

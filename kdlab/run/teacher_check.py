@@ -68,7 +68,7 @@ class TeacherCheck(Callback):
             "%s on %d %s images: accuracy %.4f, output entropy %.3f nats, predicted classes %s",
             name, samples, split, accuracy, entropy_nats, _in_words(histogram.long().tolist()),
         )  # fmt: skip
-        if not getattr(teacher, "untrained", False):  # which was said already
+        if not teacher.untrained:  # which was said already
             _warn_if_useless(name, accuracy, entropy_nats, largest, len(histogram))
 
     def _collect(self, trainer: Trainer, module: LightningModule, teacher: Teacher) -> tuple[Tensor, Tensor, Tensor]:

@@ -77,9 +77,15 @@ class Teacher(nn.Module, ABC):
 
     Attributes:
         learns: whether the teacher changes along with the student; then it is saved and resumed like the student.
+        network: the one that answers; None where there are several, or it is not there yet.
     """
 
     learns = False
+    network: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
@@ -101,6 +107,25 @@ class Teacher(nn.Module, ABC):
     def ready(self) -> bool:
         """Whether the teacher can answer: False while its weights are still to be loaded."""
         return True
+
+    @property
+    def untrained(self) -> bool:
+        """Whether random weights stand in for those of the teacher, or of one inside it."""
+        return any(part.untrained for part in self.modules() if isinstance(part, Teacher) and part is not self)
+
+    @property
+    def original(self) -> "Teacher":
+        """The one who answers: this teacher, unless it repeats what another one says."""
+        return self
+
+    @property
+    def answering(self) -> nn.Module:
+        """The network that answers, or the whole teacher where that is not a single one."""
+        return self if self.network is None else self.network
+
+    def asked_networks(self) -> list[tuple[nn.Module, float]]:
+        """Return the networks that answer, each with the share of the training images about which it was asked."""
+        return [(self.answering, 1.0)]
 
     def load(self) -> None:
         """Load what must be loaded before the first answer; called once, before training."""

@@ -149,9 +149,14 @@ class CachedTeacher(Teacher):
         return self.teacher.ready
 
     @property
-    def untrained(self) -> bool:
-        """Whether random weights stand in for the teacher's, or for those of a part of it."""
-        return any(getattr(part, "untrained", False) for part in self.teacher.modules())
+    def original(self) -> Teacher:
+        """The teacher that is remembered."""
+        return self.teacher.original
+
+    def asked_networks(self) -> list[tuple[nn.Module, float]]:
+        """Return those of the teacher, and how much of the training they had to answer themselves."""
+        share = self.images_computed / self.images_answered if self.images_answered else 1.0
+        return [(network, share * asked) for network, asked in self.teacher.asked_networks()]
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -212,10 +217,9 @@ class CachedTeacher(Teacher):
 
     def _card(self, images: TrainingImages, precision: str) -> dict[str, Any]:
         """All that the answers depend on, in words and digests: other words are another file."""
-        network = getattr(self.teacher, "network", self.teacher)
         return {
             "format": FORMAT,
-            "teacher": type(network).__name__,
+            "teacher": type(self.teacher.answering).__name__,
             "teacher_sha256": hashlib.sha256(f"{self.teacher!r}\n{digest(self.teacher)}".encode()).hexdigest(),
             "precision": precision,
             "logits": self._num_classes,

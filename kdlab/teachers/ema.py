@@ -40,7 +40,6 @@ class EMATeacher(Teacher):
         if not 0 <= decay < 1:
             raise UsageError(f"decay is {decay:g}, but it is the share that is kept: choose 0 <= decay < 1")
         self.decay = decay
-        self.network: nn.Module | None = None
         self.steps = 0
         self._layers: tuple[str, ...] = ()
 

@@ -87,6 +87,10 @@ class TeacherEnsemble(Teacher):
         """Whether all teachers are."""
         return all(teacher.ready for teacher in self._all())
 
+    def asked_networks(self) -> list[tuple[nn.Module, float]]:
+        """Return those of all teachers."""
+        return [asked for teacher in self._all() for asked in teacher.asked_networks()]
+
     def load(self) -> None:
         """Load all teachers."""
         for teacher in self._all():

@@ -32,6 +32,8 @@ class FrozenTeacher(Teacher):
         UsageError: if there is a recipe but no checkpoint to write its result to.
     """
 
+    network: nn.Module  # never None here
+
     def __init__(self, network: nn.Module, checkpoint: str | None = None, recipe: str | None = None) -> None:
         super().__init__()
         if recipe is not None and checkpoint is None:
@@ -44,7 +46,7 @@ class FrozenTeacher(Teacher):
         self.checkpoint = checkpoint
         self.recipe = recipe
         self.card: Card = {}  # what the checkpoint says of itself
-        self.untrained = False  # whether it stands in for a teacher that is missing
+        self._untrained = False
         self._ready = checkpoint is None
         self._folded: Folded | None = None
         self.eval()
@@ -101,7 +103,12 @@ class FrozenTeacher(Teacher):
 
     def use_untrained(self) -> None:
         """Answer with the random weights the network was built with: for rehearsals of a few batches only."""
-        self._ready = self.untrained = True
+        self._ready = self._untrained = True
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it stands in for a teacher that is missing."""
+        return self._untrained
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from kdlab.data.split import Split
 from kdlab.errors import KDLabError, UsageError
 from kdlab.models.taps import Taps, layer_names
 from kdlab.profiling.isolation import noise_batch, noise_image
-from kdlab.teachers import CachedTeacher, EMATeacher, FrozenTeacher, Teacher
+from kdlab.teachers import EMATeacher, FrozenTeacher, Teacher
 from kdlab.types import Batch
 from kdlab.verbs.loaded import LoadedRun
 
@@ -183,6 +183,5 @@ def stages(network: nn.Module, run: LoadedRun) -> tuple[str, ...]:
 
 def _network_of(teacher: Teacher | None) -> nn.Module | None:
     """The single network of a teacher that can be tapped."""
-    if isinstance(teacher, CachedTeacher):
-        return _network_of(teacher.teacher)
-    return teacher.network if isinstance(teacher, FrozenTeacher | EMATeacher) else None
+    asked = None if teacher is None else teacher.original
+    return asked.network if isinstance(asked, FrozenTeacher | EMATeacher) else None

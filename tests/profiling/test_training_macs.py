@@ -7,7 +7,7 @@ from torch import nn
 from kdlab.models import DigitsConv, MobileNetV2, ResNet20
 from kdlab.profiling import NotMeasured
 from kdlab.profiling.counters import ForwardCount
-from kdlab.profiling.training_macs import teacher_networks, training_macs
+from kdlab.profiling.training_macs import training_macs
 
 DIGITS = (1, 8, 8)
 STUDENT = 64 * 27 + 16 * 162 + 4 * 324 + 60
@@ -35,41 +35,14 @@ def test_a_student_with_everything_frozen_but_its_last_layer_costs_one_small_gra
     assert training_macs([student.requires_grad_(False)], [], DIGITS).student_backward_macs == 0
 
 
-class Holder(nn.Module):
-    """A teacher with one network."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch):
-        raise AssertionError("a teacher that remembers its answers must not be asked about noise")
-
-
-class Several(nn.Module):
-    """A teacher of teachers."""
-
-    def __init__(self, *teachers):
-        super().__init__()
-        self.teachers = nn.ModuleList(teachers)
-
-
-def test_the_networks_of_a_teacher_are_found_without_asking_it():
-    a, b = DigitsConv(), DigitsConv(widths=(8, 8, 8))
-    assert teacher_networks(a, {}) == [(a, 1)]
-    assert teacher_networks(Holder(a), {}) == [(a, 1)]
-    assert teacher_networks(Several(Holder(a), Several(Holder(b))), {}) == [(a, 1), (b, 1)]
-
-
 def test_a_teacher_that_remembers_costs_the_share_that_it_is_asked():
-    a, b, c = (Holder(DigitsConv()) for _ in range(3))
-    remembering = Several(a)
-    macs = training_macs([], [Several(remembering, b), c], DIGITS, {remembering: 0.25, c: 0.5})
+    a, b, c = (DigitsConv() for _ in range(3))
+    macs = training_macs([], [(a, 0.25), (b, 1.0), (c, 0.5)], DIGITS)
     assert macs.teacher_forward_macs == (0.25 + 1 + 0.5) * STUDENT
     assert macs.teacher_asked_share == pytest.approx(1.75 / 3)
-    assert training_macs([], [a], DIGITS).teacher_asked_share == 1
+    assert training_macs([], [(a, 1.0)], DIGITS).teacher_asked_share == 1
     assert training_macs([], [], DIGITS).teacher_asked_share is None
-    assert training_macs([], [a], DIGITS, {a: 0.0}).teacher_forward_macs == 0
+    assert training_macs([], [(a, 0.0)], DIGITS).teacher_forward_macs == 0
 
 
 class Recurrent(nn.Module):
@@ -85,7 +58,7 @@ class Recurrent(nn.Module):
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_what_nobody_counts_is_a_reason_and_not_too_small_a_figure(role):
-    trained, teachers = ([Recurrent()], []) if role == "student" else ([DigitsConv()], [Holder(Recurrent())])
+    trained, teachers = ([Recurrent()], []) if role == "student" else ([DigitsConv()], [(Recurrent(), 1.0)])
     found = training_macs(trained, teachers, DIGITS)
     assert isinstance(found, NotMeasured)
     assert found.reason.startswith("Recurrent: nobody counts aten::lstm (x1), which may multiply and add; ")
@@ -99,11 +72,11 @@ def test_a_count_that_differs_from_fvcores_by_more_than_one_percent_is_a_reason(
 
 
 def test_a_teacher_costs_the_forward_pass_of_each_of_its_networks():
-    a, b, c = (Holder(DigitsConv()) for _ in range(3))
+    a, b, c = ((DigitsConv(), 1.0) for _ in range(3))
     assert training_macs([DigitsConv()], [a], DIGITS).teacher_forward_macs == STUDENT
-    assert training_macs([DigitsConv()], [Several(a, b, c)], DIGITS).teacher_forward_macs == 3 * STUDENT
+    assert training_macs([DigitsConv()], [a, b, c], DIGITS).teacher_forward_macs == 3 * STUDENT
     assert training_macs([DigitsConv()], [a, a], DIGITS).teacher_forward_macs == 2 * STUDENT
-    assert training_macs([], [ResNet20()], (3, 32, 32)).teacher_forward_macs == pytest.approx(40.8e6, abs=5e4)
+    assert training_macs([], [(ResNet20(), 1.0)], (3, 32, 32)).teacher_forward_macs == pytest.approx(40.8e6, abs=5e4)
 
 
 def test_networks_that_learn_together_add_up():
@@ -118,7 +91,7 @@ def test_counting_leaves_both_networks_as_they_were():
     before = [tensor.clone() for network in (student, teacher) for tensor in network.state_dict().values()]
     state = torch.random.get_rng_state()
     with torch.inference_mode():  # as in a test loop
-        training_macs([student], [Holder(teacher)], DIGITS)
+        training_macs([student], [(teacher, 1.0)], DIGITS)
     after = [tensor for network in (student, teacher) for tensor in network.state_dict().values()]
     assert all(a.equal(b) for a, b in zip(before, after, strict=True))
     assert student.training
