@@ -104,6 +104,20 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         return [self.student]
 
     @property
+    def single_methods(self) -> list["Method"]:
+        """The methods that learn side by side: those of an ensemble, or this one."""
+        return [self]
+
+    @property
+    def reaches_whole_student(self) -> bool:
+        """Whether every step has a gradient for all parameters of the student."""
+        return True
+
+    def asked_networks(self) -> list[tuple[nn.Module, float]]:
+        """Return the teacher's networks, each with the share of the training images about which it was asked."""
+        return [] if self.teacher is None else self.teacher.asked_networks()
+
+    @property
     def logit_losses(self) -> list[LogitLoss]:
         """The losses on logits that are trained with, those of members included."""
         return [module for module in self.modules() if isinstance(module, LogitLoss)]

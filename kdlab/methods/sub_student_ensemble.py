@@ -62,17 +62,24 @@ class SubStudentEnsemble(Method):
         self.member_names = tuple(f"member{m}" for m in range(len(members)))
 
     @property
-    def _methods(self) -> list[Method]:
+    def single_methods(self) -> list[Method]:
+        """The members."""
         return cast("list[Method]", list(self.methods))
+
+    @property
+    def reaches_whole_student(self) -> bool:
+        """Whether those of all members do."""
+        return all(member.reaches_whole_student for member in self.single_methods)
 
     @property
     def networks(self) -> list[nn.Module]:
         """Those of the members; while they run fused, neither is called as a whole."""
-        return [network for member in self._methods for network in member.networks]
+        return [network for member in self.single_methods for network in member.networks]
 
     def ask_student(self, batch: Batch) -> Outputs:
         """Return the outputs of each member for its part of the batch; ``logits`` ``[M * B, K]`` has them in a row."""
-        if any(member.taps.layers or type(member).ask_student is not Method.ask_student for member in self._methods):
+        methods = self.single_methods
+        if any(method.taps.layers or type(method).ask_student is not Method.ask_student for method in methods):
             members = tuple(member.ask_student(part) for member, part in self._parts(batch))
         else:
             images = batch.image.view(self.streams, -1, *batch.image.shape[1:])
@@ -105,7 +112,7 @@ class SubStudentEnsemble(Method):
 
     def setup(self, stage: str) -> None:
         """Set up the members, then the ensemble."""
-        for m, member in enumerate(self._methods):
+        for m, member in enumerate(self.single_methods):
             member.trainer = self.trainer
             member.seed = self.seed + m * SEED_STRIDE  # as its order of the images and its views
             member.setup(stage)
@@ -113,14 +120,14 @@ class SubStudentEnsemble(Method):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let the members know where the run is."""
-        for member in self._methods:
+        for member in self.single_methods:
             member.on_train_batch_start(batch, batch_idx)
         super().on_train_batch_start(batch, batch_idx)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step; then the members' teachers that learn do so."""
         super().optimizer_step(*args, **kwargs)
-        for member in self._methods:
+        for member in self.single_methods:
             if member.teacher is not None:
                 member.teacher.update(member.student)
 
@@ -137,7 +144,7 @@ class SubStudentEnsemble(Method):
     def _parts(self, batch: Batch) -> Iterator[tuple[Method, Batch]]:
         """Each member with its part of the batch."""
         parts = zip(*(tensor.chunk(self.streams) for tensor in batch), strict=True)
-        return zip(self._methods, (Batch(*part) for part in parts), strict=True)
+        return zip(self.single_methods, (Batch(*part) for part in parts), strict=True)
 
 
 def _has_default_optimizer(member: Method) -> bool:

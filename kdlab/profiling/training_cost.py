@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
@@ -59,6 +59,27 @@ class TrainingCostResult(Measurement):
         return {name: getattr(self, name) for name in names}
 
 
+class Costed(Protocol):
+    """What a step of a method costs; `kdlab.methods.Method` is one."""
+
+    streams: int
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those that are trained."""
+
+    @property
+    def single_methods(self) -> Sequence[Costed]:
+        """The members of an ensemble, each with images of its own; otherwise the method."""
+
+    @property
+    def reaches_whole_student(self) -> bool:
+        """Whether every step goes back through all of it."""
+
+    def asked_networks(self) -> list[tuple[nn.Module, float]]:
+        """Return the teacher's networks, each with the share of the training images about which it was asked."""
+
+
 class TrainingCost(Reporter):
     """Add up time and energy of a training, over all processes that worked on it one after the other.
 
@@ -93,7 +114,7 @@ class TrainingCost(Reporter):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Count the images; now, so that whoever asks when the step has ended finds them counted."""
-        self._images += len(batch.image) // _streams(pl_module) * trainer.world_size
+        self._images += len(batch.image) // cast("Costed", pl_module).streams * trainer.world_size
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         """Look at the counter before it can start again."""
@@ -111,7 +132,7 @@ class TrainingCost(Reporter):
         counted = macs if isinstance(macs, TrainingMACs) else None
         images_per_epoch = self._images / max(trainer.current_epoch, 1)
         macs_per_epoch = None if counted is None else counted.total * images_per_epoch
-        bounded = _reaches_a_part(pl_module)
+        bounded = _reaches_a_part(cast("Costed", pl_module))
         energy_j = None if self._energy.missing else self._energy.spent_mj / 1e3
         self.result = TrainingCostResult(
             train_s=self._spent_s,
@@ -169,38 +190,19 @@ class TrainingCost(Reporter):
         self._energy.spent_mj, self._energy.missing = state_dict["energy_mj"], state_dict["missing"]
 
     def _count(self, trainer: Trainer, pl_module: LightningModule) -> TrainingMACs | NotMeasured:
+        method = cast("Costed", pl_module)
         shape = trainer.datamodule.image_shape  # type: ignore[attr-defined]
         try:
-            asked = [network for teacher in _teachers(pl_module) for network in teacher.asked_networks()]
-            return training_macs(_trained(pl_module), asked, shape, self._counted)
+            asked = [network for single in method.single_methods for network in single.asked_networks()]
+            return training_macs(method.networks, asked, shape, self._counted)
         except Exception as error:  # as in Profiler.profile: a trained run must not be lost over a figure
             log.warning("the multiply-adds of a training image could not be counted: %s", error)
             return NotMeasured(f"{type(error).__name__}: {error}")
 
 
-def _streams(method: LightningModule) -> int:
-    """How many sub-students get a batch of their own in each step."""
-    streams: int = getattr(method, "streams", 1)
-    return streams
-
-
-def _trained(method: LightningModule) -> list[nn.Module]:
-    """The student, and peers that learn along with it."""
-    return [cast("nn.Module", method.student), *cast("Iterable[nn.Module]", getattr(method, "peers", ()))]
-
-
-def _teachers(method: LightningModule) -> list[Any]:
-    """Each teacher as often as one position of the batch asks it: once for each sub-student."""
-    own = getattr(method, "teacher", None)
-    if own is not None:
-        return [own] * _streams(method)
-    members = cast("Iterable[LightningModule]", getattr(method, "methods", ()))
-    return [teacher for member in members for teacher in _teachers(member)]
-
-
-def _reaches_a_part(method: LightningModule) -> str | None:
+def _reaches_a_part(method: Costed) -> str | None:
     """Why the count of a backward pass through the whole student is an upper bound; None where it is exact."""
-    for part in (method, *cast("Iterable[LightningModule]", getattr(method, "methods", ()))):
-        if not getattr(part, "reaches_whole_student", True):
-            return f"an upper bound: not every step of {type(part).__name__} goes back through the whole student"
+    for single in method.single_methods:
+        if not single.reaches_whole_student:
+            return f"an upper bound: not every step of {type(single).__name__} goes back through the whole student"
     return None

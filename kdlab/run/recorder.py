@@ -5,13 +5,14 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kdlab.atomic import write_text
 from kdlab.errors import KDLabError, UsageError
+from kdlab.methods import Method
 from kdlab.run.bad_batch import BadBatch
 from kdlab.run.checkpoints import BestStudent, ResumePoint
 from kdlab.run.folder import RunFolder, claim_new
@@ -102,7 +103,7 @@ class RunRecorder(Callback):
         batch_idx: int,
     ) -> None:
         """Count the images, and stop the clock of an epoch's training part after its last batch."""
-        self._epoch_images += len(batch.label) // getattr(pl_module, "streams", 1) * trainer.world_size
+        self._epoch_images += len(batch.label) // cast("Method", pl_module).streams * trainer.world_size
         if batch_idx + 1 < trainer.num_training_batches or self._epoch_started is None:
             return
         trainer.strategy.barrier()

@@ -3,13 +3,14 @@
 import itertools
 import logging
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from kdlab.errors import NumericalError
+from kdlab.methods import Method
 from kdlab.teachers import Teacher
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class TeacherCheck(Callback):
         """Check and log; nothing is changed by it."""
         if trainer.global_step > 0:
             return
-        for name, teacher in _teachers(pl_module).items():
+        for name, teacher in _teachers(cast("Method", pl_module)).items():
             self._check(trainer, pl_module, name, teacher)
 
     def _check(self, trainer: Trainer, module: LightningModule, name: str, teacher: Teacher) -> None:
@@ -101,11 +102,11 @@ def _in_words(histogram: list[int]) -> str:
     return f"{min(histogram)} to {max(histogram)} times each, {missing} of {len(histogram)} never"
 
 
-def _teachers(method: LightningModule) -> dict[str, Teacher]:
+def _teachers(method: Method) -> dict[str, Teacher]:
     """The teachers that do not learn: the method's, or those of the members of an ensemble that do not share one."""
-    named = {"teacher": getattr(method, "teacher", None)}
+    named = {"teacher": method.teacher}
     if named["teacher"] is None:
-        named = {f"member{m}_teacher": member.teacher for m, member in enumerate(getattr(method, "methods", ()))}
+        named = {f"member{m}_teacher": member.teacher for m, member in enumerate(method.single_methods)}
     return {name: teacher for name, teacher in named.items() if teacher is not None and not teacher.learns}
 
 

@@ -124,6 +124,33 @@ def test_all_networks_that_learn_are_in_the_multiply_adds():
     assert cost.result.per_image.teacher_forward_macs == 0
 
 
+class Pair(IndependentStudent):
+    """A user's own method that trains another network beside the student."""
+
+    def __init__(self, companion, **kwargs):
+        super().__init__(**kwargs)
+        self.companion = companion
+
+    @property
+    def networks(self):
+        return [self.student, self.companion]
+
+    def ask_student(self, batch):
+        student = super().ask_student(batch)
+        return student._replace(logits=student.logits + self.companion(batch.image))
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in an ensemble"])
+@pytest.mark.usefixtures("unmetered")
+def test_a_method_of_a_user_costs_all_networks_that_it_trains(inside):
+    pair = Pair(DigitsConv(), student=DigitsConv())
+    cost = TrainingCost()
+    train(cost, SubStudentEnsemble([pair, independent()]) if inside else pair, epochs=1)
+    networks = 3 if inside else 2
+    assert cost.result.per_image.student_forward_macs == networks * STUDENT
+    assert cost.result.per_image.student_backward_macs == networks * (2 * STUDENT - 64 * 27)
+
+
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.usefixtures("unmetered")
 def test_each_sub_student_sees_its_own_images_and_asks_for_them(shared):
