@@ -127,7 +127,7 @@ def modules_of(*parts):
 
 def test_the_parts_are_found():
     assert {"losses", "models", "teachers", "methods", "data", "run", "cli"} <= {part(module) for module in FILES}
-    assert {"errors", "losses"} <= kdlab_parts("kdlab.losses.soft_targets")
+    assert {"errors", "losses"} <= kdlab_parts("kdlab.losses.decoupled")
 
 
 @pytest.mark.parametrize("module", modules_of(*ALLOWED))

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from kdlab.errors import UsageError
 
+EXTREME = 1e6  # of a temperature or its inverse: its square, and logits divided by it, must stay numbers in float32
+
 
 class LogitLoss(nn.Module, ABC):
     """How far the student's logits are from the teacher's.
@@ -19,9 +21,20 @@ class LogitLoss(nn.Module, ABC):
 
     Attributes:
         temperature: what divides the logits of both, may be set anew; None for a loss that has no such number.
+        temperature_given: whether it was chosen, so that a method must not replace it.
     """
 
     temperature: float | None = None
+    temperature_given = False
+
+    def take_temperature(self, given: float | None, default: float) -> None:
+        """Set the temperature that was given; without one the default, which a method may replace.
+
+        Raises:
+            UsageError: if it is not a positive number.
+        """
+        self.temperature = positive_temperature(default if given is None else given)
+        self.temperature_given = given is not None
 
     @abstractmethod
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -82,3 +95,16 @@ def nonnegative(name: str, value: float) -> float:
     if not 0 <= value < float("inf"):
         raise UsageError(f"{name} is {value:g}, but it must be a finite number, 0 or more")
     return value
+
+
+def positive_temperature(temperature: float) -> float:
+    """Return `temperature` if it can divide logits.
+
+    Raises:
+        UsageError: if it is not a positive, finite number, or float32 cannot hold the loss.
+    """
+    if not 0 < temperature < float("inf"):
+        raise UsageError(f"temperature is {temperature:g}, but it must be a positive number; 1 to 10 is usual")
+    if not 1 / EXTREME <= temperature <= EXTREME:
+        raise UsageError(f"temperature is {temperature:g}, with which float32 overflows; 1 to 10 is usual")
+    return temperature

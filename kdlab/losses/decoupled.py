@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kdlab.errors import UsageError
 from kdlab.losses.base import LogitLoss, in_float32, nonnegative
-from kdlab.losses.soft_targets import positive_temperature
 
 
 class DecoupledKD(LogitLoss):
@@ -27,7 +26,7 @@ class DecoupledKD(LogitLoss):
     classes alone, where the authors' code subtracts 1000 from the logit of the target class.
 
     Args:
-        temperature: divides the logits of both before the softmax.
+        temperature: divides the logits of both before the softmax. None for the method's, and without one 4.
         alpha: weight of TCKD.
         beta: weight of NCKD; the authors use 8, or 2 or 6 for some pairs of networks.
 
@@ -37,9 +36,9 @@ class DecoupledKD(LogitLoss):
 
     temperature: float  # never None here
 
-    def __init__(self, temperature: float = 4.0, alpha: float = 1.0, beta: float = 8.0) -> None:
+    def __init__(self, temperature: float | None = None, alpha: float = 1.0, beta: float = 8.0) -> None:
         super().__init__()
-        self.temperature = positive_temperature(temperature)
+        self.take_temperature(temperature, default=4.0)
         self.alpha = nonnegative("alpha", alpha)
         self.beta = nonnegative("beta", beta)
 

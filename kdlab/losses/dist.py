@@ -9,7 +9,6 @@ from torch import Tensor
 from kdlab.losses.base import LogitLoss, in_float32, nonnegative
 from kdlab.losses.distributed import at_least_two, gather_batch
 from kdlab.losses.rows import correlation_rows
-from kdlab.losses.soft_targets import positive_temperature
 
 
 class DIST(LogitLoss):
@@ -32,17 +31,19 @@ class DIST(LogitLoss):
     Args:
         beta: weight of the term over classes.
         gamma: weight of the term over samples.
-        tau: temperature; 4 on CIFAR-100, 1 on ImageNet.
+        tau: temperature; 4 on CIFAR-100, 1 on ImageNet. None for the method's, and without one 4.
 
     Raises:
         UsageError: if `tau` is not positive, or a weight is negative.
     """
 
-    def __init__(self, beta: float = 1.0, gamma: float = 1.0, tau: float = 4.0) -> None:
+    temperature: float  # never None here
+
+    def __init__(self, beta: float = 1.0, gamma: float = 1.0, tau: float | None = None) -> None:
         super().__init__()
         self.beta = nonnegative("beta", beta)
         self.gamma = nonnegative("gamma", gamma)
-        self.temperature: float = positive_temperature(tau)
+        self.take_temperature(tau, default=4.0)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``[B, K]`` logits; `labels` is not used.

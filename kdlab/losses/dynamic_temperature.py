@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlab.losses.base import LogitLoss, in_float32
-from kdlab.losses.soft_targets import positive_temperature
 
 SMALLEST_MAGNITUDE = 1e-6  # logits that are all 0 would make the temperature 0
 
@@ -34,7 +33,7 @@ class DynamicTemperature(LogitLoss):
     mean over classes is near 0, as training with cross-entropy leaves it.
 
     Args:
-        temperature: the mean T of both temperatures.
+        temperature: the mean T of both temperatures. None for the method's, and without one 4.
 
     Raises:
         UsageError: if `temperature` is not positive.
@@ -42,9 +41,9 @@ class DynamicTemperature(LogitLoss):
 
     temperature: float  # never None here
 
-    def __init__(self, temperature: float = 4.0) -> None:
+    def __init__(self, temperature: float | None = None) -> None:
         super().__init__()
-        self.temperature = positive_temperature(temperature)
+        self.take_temperature(temperature, default=4.0)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the scaled divergence of ``[B, K]`` logits; `labels` is not used."""

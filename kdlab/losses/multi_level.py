@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlab.errors import UsageError
-from kdlab.losses.base import LogitLoss, in_float32, nonnegative, without_autocast
+from kdlab.losses.base import LogitLoss, in_float32, nonnegative, positive_temperature, without_autocast
 from kdlab.losses.distributed import gather_batch
-from kdlab.losses.soft_targets import positive_temperature
 
 
 class MultiLevelKD(LogitLoss):

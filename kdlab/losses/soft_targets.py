@@ -6,10 +6,7 @@ Shapes: B samples, K classes.
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdlab.errors import UsageError
 from kdlab.losses.base import LogitLoss, in_float32
-
-EXTREME = 1e6  # of a temperature or its inverse: its square, and logits divided by it, must stay numbers in float32
 
 
 class SoftTargets(LogitLoss):
@@ -31,7 +28,8 @@ class SoftTargets(LogitLoss):
         tensor(True)
 
     Args:
-        temperature: divides the logits of both before the softmax; 1 leaves them, larger is softer.
+        temperature: divides the logits of both before the softmax; 1 leaves them, larger is softer. None for the
+            method's, and without one 4.
 
     Raises:
         UsageError: if `temperature` is not a positive number.
@@ -39,9 +37,9 @@ class SoftTargets(LogitLoss):
 
     temperature: float  # never None here
 
-    def __init__(self, temperature: float = 4.0) -> None:
+    def __init__(self, temperature: float | None = None) -> None:
         super().__init__()
-        self.temperature = positive_temperature(temperature)
+        self.take_temperature(temperature, default=4.0)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the scaled divergence of ``[B, K]`` logits; `labels` is not used."""
@@ -54,16 +52,3 @@ class SoftTargets(LogitLoss):
     def extra_repr(self) -> str:
         """Show the temperature when the loss is printed."""
         return f"temperature={self.temperature:g}"
-
-
-def positive_temperature(temperature: float) -> float:
-    """Return `temperature` if it can divide logits.
-
-    Raises:
-        UsageError: if it is not a positive, finite number, or float32 cannot hold the loss.
-    """
-    if not 0 < temperature < float("inf"):
-        raise UsageError(f"temperature is {temperature:g}, but it must be a positive number; 1 to 10 is usual")
-    if not 1 / EXTREME <= temperature <= EXTREME:
-        raise UsageError(f"temperature is {temperature:g}, with which float32 overflows; 1 to 10 is usual")
-    return temperature

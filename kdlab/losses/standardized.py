@@ -34,6 +34,7 @@ class StandardizedSoftTargets(SoftTargets):
 
     Args:
         temperature: divides the standardised logits of both before the softmax; the authors use 2 to 4.
+            None for the method's, and without one 2.
         ddof: 1 divides the sum of squares by K - 1, 0 by K.
         eps: added to the standard deviation.
 
@@ -41,8 +42,9 @@ class StandardizedSoftTargets(SoftTargets):
         UsageError: if `temperature` is not positive, `ddof` is neither 0 nor 1, or `eps` is negative.
     """
 
-    def __init__(self, temperature: float = 2.0, ddof: Literal[0, 1] = 1, eps: float = 1e-7) -> None:
-        super().__init__(temperature)
+    def __init__(self, temperature: float | None = None, ddof: Literal[0, 1] = 1, eps: float = 1e-7) -> None:
+        super().__init__()
+        self.take_temperature(temperature, default=2.0)
         if ddof not in (0, 1):
             raise UsageError(f"ddof is {ddof}, but it must be 1 (sample standard deviation) or 0 (population's)")
         self.ddof = ddof

@@ -29,6 +29,7 @@ class LinearWarmup(LogitLoss):
                 f"epochs is {epochs}, but a warm-up lasts 1 epoch or more; leave LinearWarmup out for none"
             )
         self.loss = loss
+        self.temperature_given = loss.temperature_given
         self.epochs = epochs
         self.factor = 1 / epochs
 

@@ -1,6 +1,5 @@
 """Knowledge distillation as Hinton et al. defined it: learn from the teacher's softened answers."""
 
-import inspect
 from typing import Any
 
 import torch.nn.functional as F
@@ -8,13 +7,11 @@ from torch import Tensor
 
 from kdlab.errors import UsageError
 from kdlab.losses import LogitLoss, SoftTargets
-from kdlab.losses.soft_targets import positive_temperature
+from kdlab.losses.base import positive_temperature
 from kdlab.methods.base import Method
 from kdlab.methods.weights import TermWeights, require_one, term_weights
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
-
-DEFAULT_TEMPERATURE = 4.0
 
 
 class LogitMatching(Method):
@@ -53,7 +50,7 @@ class LogitMatching(Method):
         self.weights = term_weights(alpha, label_weight, logit_weight, self.default_weights)
         if type(self).losses is LogitMatching.losses:  # a subclass may have other terms
             require_one(self.weights.by_name())
-        self.logit_loss = logit_loss or SoftTargets(DEFAULT_TEMPERATURE)
+        self.logit_loss = logit_loss or SoftTargets()
         if temperature is not None:
             if self.logit_loss.temperature is None:
                 raise UsageError(
@@ -61,7 +58,7 @@ class LogitMatching(Method):
                     "set model.temperature: null"
                 )
             own = self.logit_loss.temperature
-            if own not in (temperature, _default_temperature(self.logit_loss)):
+            if self.logit_loss.temperature_given and own != temperature:
                 raise UsageError(
                     f"temperature: {temperature:g} and the logit loss's own {own:g} are both given; "
                     "set model.temperature: null to keep the loss's, or leave the loss's out"
@@ -78,11 +75,3 @@ class LogitMatching(Method):
         if self.weights.logit:
             terms["logit"] = self.weights.logit * self.logit_loss(student.logits, teacher.logits, batch.label)
         return terms
-
-
-def _default_temperature(loss: LogitLoss) -> float | None:
-    """The temperature that a loss, or the one inside it, has where nobody gives it one."""
-    inner = getattr(loss, "loss", loss)
-    parameters = inspect.signature(type(inner)).parameters
-    found = parameters.get("temperature") or parameters.get("tau")
-    return None if found is None else found.default

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import UsageError
-from kdlab.losses.soft_targets import positive_temperature
+from kdlab.losses.base import positive_temperature
 from kdlab.teachers.base import Teacher
 from kdlab.types import Batch, Outputs
 

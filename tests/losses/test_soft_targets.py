@@ -8,7 +8,7 @@ import torch
 
 from kdlab.errors import UsageError
 from kdlab.losses import SoftTargets
-from kdlab.losses.soft_targets import positive_temperature
+from kdlab.losses.base import positive_temperature
 
 TEMPERATURES = (0.5, 1.0, 4.0, 20.0, 100.0)
 

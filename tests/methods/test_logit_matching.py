@@ -141,6 +141,12 @@ def test_the_temperature_of_the_method_is_that_of_its_logit_loss():
     assert method(temperature=3.0, logit_loss=LinearWarmup(SoftTargets())).logit_loss.loss.temperature == 3.0
 
 
+def test_a_temperature_that_is_given_is_not_taken_for_the_default_that_it_equals():
+    for loss in (SoftTargets(4.0), DIST(tau=4.0), LinearWarmup(SoftTargets(4.0))):
+        with pytest.raises(UsageError, match="temperature: 3 and the logit loss's own 4 are both given"):
+            method(temperature=3.0, logit_loss=loss)
+
+
 @pytest.mark.parametrize("loss", [SoftTargets(2.0), DIST(tau=2.0), LinearWarmup(SoftTargets(2.0))])
 def test_two_temperatures_are_an_error_that_names_both(loss):
     with pytest.raises(

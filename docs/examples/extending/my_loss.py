@@ -9,12 +9,12 @@ class Absolute(LogitLoss):
     """T x mean over samples of the sum over classes of |p_teacher - p_student|.
 
     Args:
-        temperature: divides the logits of both.
+        temperature: divides the logits of both. None for the method's, and without one 2.
     """
 
-    def __init__(self, temperature: float = 2.0) -> None:
+    def __init__(self, temperature: float | None = None) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.take_temperature(temperature, default=2.0)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of ``[B, K]`` logits."""
