@@ -7,21 +7,16 @@ some key, with the prefixes that DataParallel, `torch.compile` or an enclosing m
 
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from kdlab.atomic import atomic_write
 from kdlab.errors import IntegrityError, first_line
-
-# how torch words that a file is whole but names something to call
-REFUSED = ("Unsupported global", "Unsupported class", "Trying to")
+from kdlab.tensor_files import load_pickled, write_tensors
 
 Card = dict[str, Any]  # what a weights file says of itself: JSON values only
 
@@ -31,9 +26,7 @@ def save_weights(network: nn.Module, path: Path | str, card: Card) -> None:
     # copies: safetensors refuses tensors that share memory, as tied weights do
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     card = {**card, "sha256": _digest(tensors)}
-    content = save(tensors, metadata={"kdlab": json.dumps(card, sort_keys=True)})
-    with atomic_write(path) as part:
-        part.write_bytes(content)  # not by safetensors, which hides a full disk behind an error of its own
+    write_tensors(path, tensors, {"kdlab": json.dumps(card, sort_keys=True)})
 
 
 def load_weights(network: nn.Module, path: Path | str) -> Card:
@@ -83,16 +76,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Card]:
         raise IntegrityError(f"checkpoint {path} {what}; name a .safetensors, .ckpt, .pt or .pth file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises anything: RuntimeError, EOFError, KeyError, UnicodeError ...
-        if isinstance(error, pickle.UnpicklingError) and any(sign in str(error) for sign in REFUSED):
-            raise IntegrityError(
-                f"checkpoint {path} holds more than tensors and plain values and was not opened, because loading it "
-                "could run code; save its state dict alone: torch.save(network.state_dict(), file)"
-            ) from error
-        raise IntegrityError(f"checkpoint {path} is damaged or no PyTorch file ({type(error).__name__})") from error
-    return _state_dict_in(content, path), {}
+    advice = (
+        " and was not opened, because loading it could run code; save its state dict alone: "
+        "torch.save(network.state_dict(), file)"
+    )
+    return _state_dict_in(load_pickled(path, f"checkpoint {path}", "PyTorch file", advice), path), {}
 
 
 def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], Card]:

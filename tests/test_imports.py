@@ -16,16 +16,17 @@ FILES = {
 }
 
 # part -> the parts of kdlab that it may import, itself apart
-FOUNDATION = {"types", "errors", "atomic"}
+FOUNDATION = {"types", "errors", "atomic", "tensor_files"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "atomic": {"errors"},
+    "tensor_files": {"atomic", "errors"},
     "allocation": set(),
     "blame": set(),
     "close_names": set(),
     "extras": {"errors"},
-    "weights": {"atomic", "errors"},
+    "weights": {"tensor_files", "errors"},
     "metrics": {"errors"},
     "losses": {"types", "errors"},
     "models": {"types", "errors", "atomic", "close_names"},
@@ -94,7 +95,18 @@ ALLOWED = {
     },
 }
 MAY_IMPORT_CLI = {"__main__", "studies"}
-WITHOUT_LIGHTNING = ("types", "errors", "atomic", "weights", "metrics", "losses", "models", "teachers", "analysis")
+WITHOUT_LIGHTNING = (
+    "types",
+    "errors",
+    "atomic",
+    "tensor_files",
+    "weights",
+    "metrics",
+    "losses",
+    "models",
+    "teachers",
+    "analysis",
+)
 
 
 def part(module):

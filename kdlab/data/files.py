@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from kdlab.atomic import atomic_write
 from kdlab.errors import IntegrityError
+from kdlab.tensor_files import write_tensors
 
 _DIGEST_KEY = "sha256"
 
@@ -103,7 +102,4 @@ def write_split(path: Path, tensors: Mapping[str, Tensor]) -> None:
         path: Where it goes; the folder must exist.
         tensors: ``images``, ``labels`` and whatever else belongs to the split.
     """
-    header = {_DIGEST_KEY: content_digest(tensors["images"], tensors["labels"])}
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=header)
-    with atomic_write(path) as part:
-        part.write_bytes(content)  # not by safetensors, which hides a full disk behind an error of its own
+    write_tensors(path, tensors, {_DIGEST_KEY: content_digest(tensors["images"], tensors["labels"])})

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import save
-from torch import Tensor
 
-from kdlab.atomic import atomic_write
 from kdlab.methods.finite import NotFiniteError, Seen
 from kdlab.run.folder import RunFolder
+from kdlab.tensor_files import write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +41,5 @@ class BadBatch(Callback):
 def write_batches(seen: tuple[Seen, ...], path: Path, error: str) -> None:
     """Write batches one behind the other, with ``step`` ``[B]`` of each image; `error` goes into the card."""
     parts = [each.batch._asdict() | {"step": torch.full((len(each.batch.label),), each.step)} for each in seen]
-    tensors: dict[str, Tensor] = {
-        name: torch.cat([part[name].detach().cpu() for part in parts]).contiguous() for name in parts[0]
-    }
-    with atomic_write(path) as part:
-        part.write_bytes(save(tensors, metadata={"kdlab": json.dumps({"error": error})}))
+    tensors = {name: torch.cat([part[name].detach().cpu() for part in parts]) for name in parts[0]}
+    write_tensors(path, tensors, {"kdlab": json.dumps({"error": error})})

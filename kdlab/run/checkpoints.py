@@ -4,7 +4,6 @@ import hashlib
 import io
 import math
 import os
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from kdlab.atomic import atomic_write, write_text
 from kdlab.errors import IntegrityError, NumericalError
 from kdlab.run.folder import RunFolder
 from kdlab.run.resume_check import check_resume_point
-from kdlab.weights import REFUSED, save_weights
+from kdlab.tensor_files import load_pickled
+from kdlab.weights import save_weights
 
 DIGESTS = "digests.txt"  # SHA-256 of every checkpoint in the folder, and of the one that is about to come
 
@@ -93,14 +93,8 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:  # noqa: ANN401
     digests = path.parent / DIGESTS
     if digests.exists() and hashlib.sha256(content).hexdigest() not in digests.read_text(encoding="utf-8").split():
         raise IntegrityError(f"checkpoint {path} is damaged: its SHA-256 is not the one that was written")
-    try:
-        checkpoint = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-    except Exception as error:  # a damaged file raises anything
-        if isinstance(error, pickle.UnpicklingError) and any(sign in str(error) for sign in REFUSED):
-            raise IntegrityError(
-                f"checkpoint {path} holds more than tensors and plain values; it was not opened"
-            ) from error
-        raise IntegrityError(f"checkpoint {path} is damaged or no checkpoint ({type(error).__name__})") from error
+    advice = "; it was not opened"
+    checkpoint = load_pickled(io.BytesIO(content), f"checkpoint {path}", "checkpoint", advice, map_location)
     return check_resume_point(checkpoint, path)
 
 
