@@ -52,6 +52,7 @@ class ConfigCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
+        self._verb = args[0] if args else None
         super().__init__(
             Method,
             ImageData,
@@ -65,6 +66,11 @@ class ConfigCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             args=args,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The verb that is given, alone: building the parsers of the others takes longer than parsing."""
+        verbs = super().subcommands()
+        return {self._verb: verbs[self._verb]} if self._verb in verbs else verbs
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the names of the run and let data, model and Trainer fill each other in."""
