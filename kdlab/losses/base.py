@@ -21,11 +21,11 @@ class LogitLoss(nn.Module, ABC):
 
     Attributes:
         temperature: what divides the logits of both, may be set anew; None for a loss that has no such number.
-        temperature_given: whether it was chosen, so that a method must not replace it.
+        temperature_given: whether it was chosen, so that a method must not replace it; see `take_temperature`.
     """
 
     temperature: float | None = None
-    temperature_given = False
+    temperature_given = True
 
     def take_temperature(self, given: float | None, default: float) -> None:
         """Set the temperature that was given; without one the default, which a method may replace.

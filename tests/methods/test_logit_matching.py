@@ -155,6 +155,23 @@ def test_two_temperatures_are_an_error_that_names_both(loss):
         method(temperature=3.0, logit_loss=loss)
 
 
+class Own(LogitLoss):
+    """A user's loss that says nothing of where its temperature is from."""
+
+    def __init__(self, temperature=2.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student, teacher, labels=None):
+        return ((student - teacher) / self.temperature).square().mean()
+
+
+def test_the_temperature_of_a_users_loss_is_not_replaced_without_a_word():
+    with pytest.raises(UsageError, match="temperature: 3 and the logit loss's own 2 are both given"):
+        method(temperature=3.0, logit_loss=Own())
+    assert method(logit_loss=Own()).logit_loss.temperature == 2.0
+
+
 def test_a_logit_loss_without_a_temperature_cannot_get_one():
     with pytest.raises(UsageError, match=r"temperature is 3, but MultiLevelKD has no single.*temperature: null"):
         method(temperature=3.0, logit_loss=MultiLevelKD())
