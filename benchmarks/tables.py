@@ -63,6 +63,7 @@ def epoch() -> str:
     """Whole epochs beside other frameworks."""
     here, epyc = read("epoch"), read("epoch", EPYC)
     names = {
+        "plain loop": "plain loop",
         "torchdistill": "torchdistill",
         "torchdistill, eval teacher": "torchdistill, eval teacher",
         "RepDistiller": "RepDistiller",
@@ -71,7 +72,7 @@ def epoch() -> str:
         "kdlab, fast, remembered": "kdlab, `fast_cpu`, remembered",
         "kdlab, fast, no teacher": "kdlab, `fast_cpu`, no teacher",
     }
-    others, ratios = ("torchdistill", "torchdistill, eval teacher", "RepDistiller"), here["ratios"]
+    others, ratios = list(names)[:4], here["ratios"]
     rows = [
         [text, median(here["images_per_s"][name]), *(ranged(ratios.get(f"{name} / {other}")) for other in others),
          ranged(epyc["ratios"].get(f"{name} / torchdistill"))]
