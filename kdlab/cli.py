@@ -31,6 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that cannot be shown is no reason to fail
     try:
+        check_order(arguments)
         if arguments and arguments[0] in VERBS:
             run_verb(arguments[0], arguments[1:])
             return 0
@@ -44,6 +45,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         return report(error)
+
+
+def check_order(arguments: list[str]) -> None:
+    """Refuse an option before the verb."""
+    verb = next((argument for argument in arguments if argument in (*TRAINING_VERBS, *VERBS)), None)
+    if verb is not None and arguments[0].startswith("-"):
+        raise UsageError(f"{arguments[0]} comes before {verb}, but the verb comes first: python -m kdlab {verb} ...")
 
 
 def _train(arguments: list[str]) -> int:

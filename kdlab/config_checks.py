@@ -66,7 +66,7 @@ def check_config(config: Namespace) -> None:
     precision = str(config.trainer.precision)
     if precision == "64" or (precision.endswith("-true") and precision != "32-true"):
         raise UsageError(f"trainer.precision is {precision}, but images come in float32; choose bf16-mixed or 32-true")
-    if torch.backends.mps.is_available() and config.trainer.accelerator in ("auto", "mps"):
+    if torch.backends.mps.is_available() and config.trainer.accelerator in ("auto", "gpu", "mps"):
         raise UsageError(
             f"trainer.accelerator is {config.trainer.accelerator}, which is MPS here, but the metrics are float64 and "
             "MPS has none; set --trainer.accelerator cpu"

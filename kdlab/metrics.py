@@ -20,6 +20,8 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from kdlab.errors import UsageError
+
 ECE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks, 2017
 
 
@@ -208,7 +210,16 @@ class EpochMeans:
         self._samples = 0
 
     def add(self, values: dict[str, Tensor], samples: int) -> None:
-        """Add scalars that are means over `samples` samples."""
+        """Add scalars that are means over `samples` samples.
+
+        Raises:
+            UsageError: if their names are not those of the epoch so far.
+        """
+        if self.names and tuple(values) != self.names:
+            raise UsageError(
+                f"the terms of a step are {', '.join(values)}, but were {', '.join(self.names)} before; return "
+                "the same terms in every step of an epoch, 0 where one does not count"
+            )
         stacked = torch.stack([value.detach() for value in values.values()]).double()
         if not self.names:
             self.names, self._sums = tuple(values), torch.zeros_like(stacked)

@@ -124,7 +124,7 @@ def _plain(text: str, class_path: str) -> str:
     for theirs, ours in _WORDS:
         text = re.sub(theirs, ours, text)
     if match := re.match(r"the following arguments are required: (.*)$", text):
-        missing = match[1].replace("fit.", "")
+        missing = re.sub(r"\b(fit|validate|test|predict)\.", "", match[1])
         if not set(re.findall(r"[\w.]+", missing)) <= {"model", "data"}:
             return f"{missing} missing, but required; give it a value"
         return f"{missing} missing; give --config FILE, for example configs/digits/logit_matching.yaml"

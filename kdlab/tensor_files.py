@@ -46,10 +46,14 @@ def load_pickled(
         map_location: of `torch.load`.
 
     Raises:
-        IntegrityError: if the file is damaged, or holds something that loading would call.
+        IntegrityError: if the file cannot be read, is damaged, or holds something that loading would call.
     """
     try:
         return torch.load(file, map_location=map_location, weights_only=True)
+    except MemoryError:
+        raise
+    except PermissionError as error:
+        raise IntegrityError(f"{name} cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged file raises anything: RuntimeError, EOFError, KeyError, UnicodeError ...
         if isinstance(error, pickle.UnpicklingError) and any(sign in str(error) for sign in _REFUSED):
             raise IntegrityError(f"{name} holds more than tensors and plain values{advice}") from error

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 )
 
 from kdlab.analysis import Calibration, Fidelity
+from kdlab.errors import UsageError
 from kdlab.metrics import ECE_BINS, ClassificationMetrics, EpochMeans, FidelityMetrics, MemberMetrics, PerClassMetrics
 
 RATIO = 1e-6  # torchmetrics divides counts in float32: 6e-8 relative
@@ -381,6 +382,16 @@ def test_the_mean_of_an_epoch_counts_samples_not_batches():
     assert list(computed) == ["loss", "accuracy"]
     assert computed["loss"].item() == pytest.approx((30 + 40) / 40, rel=1e-12)
     assert computed["accuracy"].item() == pytest.approx((15 + 10) / 40, rel=1e-12)
+
+
+@pytest.mark.parametrize("then", [["a"], ["a", "b", "c"], ["b", "a"], ["a", "other"]])
+def test_terms_that_change_within_an_epoch_are_an_error(then):
+    means = EpochMeans()
+    means.add({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, 1)
+    with pytest.raises(UsageError, match=f"the terms of a step are {', '.join(then)}, but were a, b before; return"):
+        means.add({name: torch.tensor(1.0) for name in then}, 1)
+    means.compute()
+    means.add({name: torch.tensor(1.0) for name in then}, 1)  # another epoch
 
 
 def test_the_means_start_anew_after_an_epoch():

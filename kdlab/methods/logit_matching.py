@@ -61,7 +61,8 @@ class LogitMatching(Method):
             if self.logit_loss.temperature_given and own != temperature:
                 raise UsageError(
                     f"temperature: {temperature:g} and the logit loss's own {own:g} are both given; "
-                    "set model.temperature: null to keep the loss's, or leave the loss's out"
+                    "set model.temperature: null to keep the loss's, or leave the loss's out (a loss of your own: call "
+                    "take_temperature)"
                 )
             self.logit_loss.temperature = positive_temperature(temperature)
         teacher.soften(self.logit_loss.temperature or 1.0)

@@ -76,6 +76,10 @@ class SubStudentEnsemble(Method):
         """Those of the members; while they run fused, neither is called as a whole."""
         return [network for member in self.single_methods for network in member.networks]
 
+    def asked_networks(self) -> list[tuple[nn.Module, float]]:
+        """Return those of the members' teachers: a shared one is asked once for each member."""
+        return [asked for member in self.single_methods for asked in member.asked_networks()]
+
     def ask_student(self, batch: Batch) -> Outputs:
         """Return the outputs of each member for its part of the batch; ``logits`` ``[M * B, K]`` has them in a row."""
         methods = self.single_methods

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
 from kdlab.errors import UsageError
 from kdlab.profiling.base import Reporter
 from kdlab.profiling.results import Measurement, NotMeasured
-from kdlab.profiling.training_cost import TrainingCost
+from kdlab.profiling.training_cost import TrainingCost, epochs_trained
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class BudgetResult(Measurement):
     Attributes:
         resource: seconds, joules or multiply-adds ("macs").
         amount: how much was allowed.
-        spent: how much was spent, the step in which the budget ran out included.
+        spent: how much was spent, the steps included in which the budget ran out.
         used_up: whether the budget ended the training, or its last epoch did.
         epochs: how many were trained, parts included.
         max_epochs: how many there would have been.
@@ -54,9 +53,10 @@ class BudgetResult(Measurement):
 class Budget(Reporter):
     """End a training when it has spent what another one did, so that both can be compared at equal cost.
 
-    The step in which the budget runs out is finished, the student validated as after an epoch. A schedule of the
-    learning rate follows epochs: choose ``max_epochs`` so that it ends with the budget; the log says how many those
-    are. Time and energy are those of `TrainingCost`: validation during the training counts.
+    The step in which the budget runs out is finished, the student validated as after an epoch. Several processes ask
+    each other in every 8th step only. A schedule of the learning rate follows epochs: choose ``max_epochs`` so that it
+    ends with the budget; the log says how many those are. Time and energy are those of `TrainingCost`: validation
+    during the training counts.
 
     Args:
         resource: ``seconds``, ``joules`` (gross, from the device's counter), or ``macs``: multiply-adds of student and
@@ -80,7 +80,7 @@ class Budget(Reporter):
         self.amount = _spent_by(Path(like), resource) if like is not None else amount or 0.0
         if not self.amount > 0:
             raise UsageError(f"the budget is {self.amount:g} {resource}, but it must be a positive number")
-        self._used_up = False
+        self._used_up = self._ended = False
         self._joules, self._last_look = 0.0, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -89,9 +89,11 @@ class Budget(Reporter):
             _account(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that multiply-adds can be counted; of a resumed run some are spent already."""
+        """See that multiply-adds can be counted; a run that the budget had ended takes no step more."""
         if self.resource == "macs":
             self._spent(trainer)
+        if self._ended:
+            self._look(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -100,19 +102,17 @@ class Budget(Reporter):
         last = batch_idx + 1 == trainer.num_training_batches  # steps with however many batches it has
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not last:
             return
-        if trainer.world_size == 1:
-            self._used_up = self._spent(trainer) >= self.amount
-        elif trainer.global_step % STEPS_BETWEEN_QUESTIONS == 0:
-            over = self._spent(trainer) >= self.amount
-            self._used_up = bool(trainer.strategy.reduce_boolean_decision(over, all=False))
-        trainer.should_stop = trainer.should_stop or self._used_up
+        if trainer.world_size == 1 or trainer.global_step % STEPS_BETWEEN_QUESTIONS == 0:
+            self._look(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember for a resume that the student was validated after its last step."""
+        self._ended = self._used_up
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report, and say which schedule would have fitted."""
-        # the last step of an epoch may have fewer batches
-        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         self.result = BudgetResult(
-            self.resource, self.amount, self._spent(trainer), self._used_up, trainer.global_step / steps,
+            self.resource, self.amount, self._spent(trainer), self._used_up, epochs_trained(trainer),
             trainer.max_epochs,
         )  # fmt: skip
         if not trainer.is_global_zero:
@@ -129,6 +129,19 @@ class Budget(Reporter):
                 self.amount, self.resource, self.result.epochs, trainer.max_epochs, max(1, round(self.result.epochs)),
             )  # fmt: skip
         self.report(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the budget has ended the training."""
+        return {"ended": self._ended}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Know it again; whether it still does depends on an amount that may have been raised."""
+        self._ended = self._used_up = state_dict["ended"]
+
+    def _look(self, trainer: Trainer) -> None:
+        over = self._spent(trainer) >= self.amount
+        self._used_up = trainer.strategy.reduce_boolean_decision(over, all=False)
+        trainer.should_stop = trainer.should_stop or self._used_up
 
     def _spent(self, trainer: Trainer) -> float:
         account = _account(trainer)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -34,7 +34,7 @@ class TrainingCostResult(Measurement):
         meter: the counter; None without one.
         train_images: images that were trained on, each as often as it was; in an ensemble of sub-students, those of
             one of them.
-        images_per_epoch: mean over the epochs.
+        images_per_epoch: mean over the epochs; of a part of one, what a whole one would have.
         per_image: multiply-adds of one training image; None where they could not be counted.
         train_macs_per_epoch: student and teacher together; None where there is an upper bound only.
         train_macs_per_epoch_at_most: an upper bound instead, where a step reaches a part of the student only.
@@ -59,6 +59,13 @@ class TrainingCostResult(Measurement):
         return {name: getattr(self, name) for name in names}
 
 
+def epochs_trained(trainer: Trainer) -> float:
+    """Return how many epochs a training has taken so far, parts included."""
+    # the last step of an epoch may have fewer batches
+    steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    return trainer.global_step / steps
+
+
 class Costed(Protocol):
     """What a step of a method costs; `kdlab.methods.Method` is one."""
 
@@ -67,10 +74,6 @@ class Costed(Protocol):
     @property
     def networks(self) -> list[nn.Module]:
         """Those that are trained."""
-
-    @property
-    def single_methods(self) -> Sequence[Costed]:
-        """The members of an ensemble, each with images of its own; otherwise the method."""
 
     @property
     def reaches_whole_student(self) -> bool:
@@ -123,14 +126,17 @@ class TrainingCost(Reporter):
             self._last_read = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read clock and counter, count the multiply-adds, report."""
+        """Read clock and counter for the last time."""
         self._energy.close()
         self._spent_s, self._started = self.seconds, None
-        if not trainer.is_global_zero:
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the multiply-adds and report; also in a run that was stopped behind its last epoch."""
+        if not trainer.is_global_zero or not self._images:
             return
         macs = self._count(trainer, pl_module)
         counted = macs if isinstance(macs, TrainingMACs) else None
-        images_per_epoch = self._images / max(trainer.current_epoch, 1)
+        images_per_epoch = self._images / epochs_trained(trainer)
         macs_per_epoch = None if counted is None else counted.total * images_per_epoch
         bounded = _reaches_a_part(cast("Costed", pl_module))
         energy_j = None if self._energy.missing else self._energy.spent_mj / 1e3
@@ -181,6 +187,7 @@ class TrainingCost(Reporter):
             "seconds": self.seconds,
             "energy_mj": self._energy.spent_mj,
             "missing": self._energy.missing,
+            "meter": self._energy.meter,
             "images": self._images,
         }
 
@@ -188,13 +195,13 @@ class TrainingCost(Reporter):
         """Continue the account."""
         self._spent_s, self._images = state_dict["seconds"], state_dict["images"]
         self._energy.spent_mj, self._energy.missing = state_dict["energy_mj"], state_dict["missing"]
+        self._energy.meter = state_dict["meter"]
 
     def _count(self, trainer: Trainer, pl_module: LightningModule) -> TrainingMACs | NotMeasured:
         method = cast("Costed", pl_module)
         shape = trainer.datamodule.image_shape  # type: ignore[attr-defined]
         try:
-            asked = [network for single in method.single_methods for network in single.asked_networks()]
-            return training_macs(method.networks, asked, shape, self._counted)
+            return training_macs(method.networks, method.asked_networks(), shape, self._counted)
         except Exception as error:  # as in Profiler.profile: a trained run must not be lost over a figure
             log.warning("the multiply-adds of a training image could not be counted: %s", error)
             return NotMeasured(f"{type(error).__name__}: {error}")
@@ -202,7 +209,6 @@ class TrainingCost(Reporter):
 
 def _reaches_a_part(method: Costed) -> str | None:
     """Why the count of a backward pass through the whole student is an upper bound; None where it is exact."""
-    for single in method.single_methods:
-        if not single.reaches_whole_student:
-            return f"an upper bound: not every step of {type(single).__name__} goes back through the whole student"
-    return None
+    if method.reaches_whole_student:
+        return None
+    return f"an upper bound: not every step of {type(method).__name__} goes back through the whole student"

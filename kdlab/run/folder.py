@@ -9,14 +9,17 @@ metrics.csv  log.txt  result.json
 
 from __future__ import annotations
 
+import glob
 import itertools
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
 from kdlab.atomic import write_text
@@ -118,22 +121,34 @@ def claim_new(wanted: Path) -> RunFolder:
 
 
 def newest(wanted: Path) -> RunFolder:
-    """The last of ``wanted``, ``wanted-2``, ... that holds a run.
+    """The one of ``wanted``, ``wanted-2``, ... that holds a run and was started last: a number may be free again.
 
     Raises:
         UsageError: if none does.
     """
-    found = None
-    for folder in _numbered(wanted):
-        if not folder.path.exists():
-            break
-        if folder.holds_a_run:
-            found = folder
-    if found is None:
+    numbered = [path for path in wanted.parent.glob(f"{glob.escape(wanted.name)}-*") if _belongs_to(path, wanted)]
+    runs = [run for run in map(RunFolder, [wanted, *numbered]) if run.holds_a_run]
+    if not runs:
         raise UsageError(
             f"there is no run in {wanted} to continue or test; start it with: python -m kdlab fit --config FILE"
         )
-    return found
+    return max(runs, key=lambda run: (_started_s(run), len(run.path.name), run.path.name))
+
+
+def _belongs_to(path: Path, wanted: Path) -> bool:
+    """Whether a folder is a numbered one of `wanted`, and not of a run that was given such a name."""
+    if not re.fullmatch(r"-\d+", path.name.removeprefix(wanted.name)):
+        return False
+    try:
+        name = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return False
+    return bool(name == wanted.name)
+
+
+def _started_s(run: RunFolder) -> float:
+    """When a run was started, by its config, which is written first."""
+    return run.config.stat().st_mtime if run.config.exists() else 0.0
 
 
 def _numbered(wanted: Path) -> Iterator[RunFolder]:

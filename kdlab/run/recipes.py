@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 # a recipe runs in a process of its own and must not think that it is a rank of its parent's job
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
                   "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # fmt: skip
+TRACKED = ("WANDB_RUN_ID", "WANDB_SWEEP_ID")  # nor that it is the run of an agent of W&B
 
 
 def provide_teachers(method: nn.Module, parser: ArgumentParser, config: Namespace, rehearsal: bool) -> None:
@@ -122,7 +123,7 @@ def _train(teacher: FrozenTeacher, folder: RunFolder, options: list[str]) -> Non
     command += ["--runs_dir", str(path.parent.parent), "--experiment", path.parent.name, "--name", path.name, *options]
     if folder.last.exists():
         command += ["--ckpt_path", "last"]
-    environment = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in (*RANK_VARIABLES, *TRACKED)}
     code = _run(command, environment)
     if code != 0:
         error = KDLabError(

@@ -47,7 +47,7 @@ def build_result(
     result["protocol"]["n_tested"] = sum(map(sum, model.test_report["confusion_matrix"]))
     result["student"] = describe_network(model.student) | {"test": _under("test/", logged)} | model.test_report
     result["student"]["weights_sha256"] = digest(model.student)
-    teacher = None if model.teacher is None else model.teacher.original
+    teacher = None if model.teacher is None else model.teacher.innermost
     if teacher is not None and teacher.ready:
         result["teacher"] = describe_teacher(teacher) | {"test": _under("teacher/test_", logged)}
         if isinstance(model.teacher, CachedTeacher) and recorder is not None:
@@ -75,9 +75,8 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
 
 def describe_teacher(teacher: Teacher) -> dict[str, Any]:
     """Network, weights and the file they are from; of an ensemble, those of its members as well."""
-    teacher = teacher.original
-    network = teacher.network if isinstance(teacher, FrozenTeacher) else teacher
-    about = describe_network(network) | {"weights_sha256": teacher_digest(teacher)}
+    teacher = teacher.innermost
+    about = describe_network(teacher.answering) | {"weights_sha256": teacher_digest(teacher)}
     if isinstance(teacher, FrozenTeacher):
         about["checkpoint"] = None if teacher.untrained else teacher.checkpoint
         about["untrained"] = teacher.untrained
@@ -88,7 +87,7 @@ def describe_teacher(teacher: Teacher) -> dict[str, Any]:
 
 def teacher_digest(teacher: Teacher) -> str:
     """SHA-256 of the weights of a teacher that is ready; of all its networks if it is an ensemble."""
-    return digest(teacher.original.answering)
+    return digest(teacher.answering)
 
 
 def write_result(result: dict[str, Any], path: Path) -> None:

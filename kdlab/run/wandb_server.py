@@ -16,7 +16,6 @@ from pathlib import Path
 from kdlab.errors import one_line
 
 ADDRESS = "WANDB_BASE_URL"
-SHOWN = 60  # characters of a value
 SENT = ".synced"  # what wandb puts behind the name of a file that `wandb sync` has sent
 ASK_S = 3.0  # for the whole answer: a name that is not resolved, or a server that hangs, is not waited for
 
@@ -67,8 +66,7 @@ def _refusal(name: str) -> str | None:
     except (ValueError, wandb.Error) as error:
         if name == ADDRESS:  # may hold a password, which wandb would show
             return f"{name} is no address that wandb takes, such as https://api.wandb.ai"
-        why = wandb_says(error)
-        return f"{name} is {os.environ[name][:SHOWN]!r}, which wandb does not take: {why}"
+        return f"{name} has a value that wandb does not take: {wandb_says(error)}"  # and that may be a password
     return None
 
 

@@ -85,7 +85,8 @@ class Teacher(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = None
+        if not hasattr(type(self), "network"):  # a subclass may have it as a property
+            self.network = None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
@@ -114,18 +115,30 @@ class Teacher(nn.Module, ABC):
         return any(part.untrained for part in self.modules() if isinstance(part, Teacher) and part is not self)
 
     @property
-    def original(self) -> "Teacher":
+    def innermost(self) -> "Teacher":
         """The one who answers: this teacher, unless it repeats what another one says."""
         return self
 
     @property
     def answering(self) -> nn.Module:
         """The network that answers, or the whole teacher where that is not a single one."""
-        return self if self.network is None else self.network
+        teacher = self.innermost
+        return teacher if teacher.network is None else teacher.network
 
     def asked_networks(self) -> list[tuple[nn.Module, float]]:
-        """Return the networks that answer, each with the share of the training images about which it was asked."""
-        return [(self.answering, 1.0)]
+        """Return the networks that answer, as often as they do, each with the share of the training images it is asked.
+
+        Without an own network those of the teachers inside this one.
+
+        Raises:
+            UsageError: if there are none of these either.
+        """
+        if self.network is not None:
+            return [(self.network, 1.0)]
+        inside = [part for part in self.children() if isinstance(part, Teacher)]
+        if not inside:
+            raise UsageError(f"{type(self).__name__} names no network; set self.network, or override asked_networks")
+        return [asked for teacher in inside for asked in teacher.asked_networks()]
 
     def load(self) -> None:
         """Load what must be loaded before the first answer; called once, before training."""

@@ -149,9 +149,9 @@ class CachedTeacher(Teacher):
         return self.teacher.ready
 
     @property
-    def original(self) -> Teacher:
+    def innermost(self) -> Teacher:
         """The teacher that is remembered."""
-        return self.teacher.original
+        return self.teacher.innermost
 
     def asked_networks(self) -> list[tuple[nn.Module, float]]:
         """Return those of the teacher, and how much of the training they had to answer themselves."""

@@ -18,7 +18,7 @@ from kdlab.data.split import Split
 from kdlab.errors import KDLabError, UsageError
 from kdlab.models.taps import Taps, layer_names
 from kdlab.profiling.isolation import noise_batch, noise_image
-from kdlab.teachers import EMATeacher, FrozenTeacher, Teacher
+from kdlab.teachers import Teacher
 from kdlab.types import Batch
 from kdlab.verbs.loaded import LoadedRun
 
@@ -135,7 +135,7 @@ def choose_layers(run: LoadedRun, teacher: Teacher | None, asked: Sequence[str] 
     Raises:
         UsageError: if neither network has a layer that was asked for.
     """
-    network = _network_of(teacher)
+    network = None if teacher is None else teacher.innermost.network
     if network is None:
         if asked:
             raise UsageError(f"{run.name} has no teacher with layers to compare; leave --layers out")
@@ -179,9 +179,3 @@ def stages(network: nn.Module, run: LoadedRun) -> tuple[str, ...]:
             if feature.dim() >= 2 and len(feature) == len(images):
                 found.append(f"{path}{name}")
     return tuple(found)
-
-
-def _network_of(teacher: Teacher | None) -> nn.Module | None:
-    """The single network of a teacher that can be tapped."""
-    asked = None if teacher is None else teacher.original
-    return asked.network if isinstance(asked, FrozenTeacher | EMATeacher) else None

@@ -229,8 +229,14 @@ def test_a_missing_config_is_answered_with_close_names(capsys: pytest.CaptureFix
     assert "did you mean digits/logit_matching" in the_error(capsys)
 
 
-def test_without_a_config_the_message_says_how_to_give_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit"]) == 2
+def test_an_option_before_the_verb_is_answered_with_the_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "digits/independent", "fit"]) == 2
+    assert "--config comes before fit, but the verb comes first: python -m kdlab fit ..." in the_error(capsys)
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_without_a_config_the_message_says_how_to_give_one(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb]) == 2
     assert "give --config FILE" in the_error(capsys)
 
 

@@ -32,13 +32,16 @@ def wide():
     return DigitsConv(widths=(8, 16, 16))
 
 
-def train(budget, method=None, epochs=10, cost=None, **options):
+def train(budget, method=None, epochs=10, cost=None, ckpt_path=None, **options):
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=epochs, callbacks=[budget, cost or TrainingCost()], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         use_distributed_sampler=False, **options,
     )  # fmt: skip
-    trainer.fit(method or IndependentStudent(student=DigitsConv()), Digits(train_per_class=18, batch_size=20))
+    trainer.fit(
+        method or IndependentStudent(student=DigitsConv()), Digits(train_per_class=18, batch_size=20),
+        ckpt_path=ckpt_path, weights_only=True if ckpt_path else None,
+    )  # fmt: skip
     return trainer
 
 
@@ -107,6 +110,24 @@ def test_what_is_left_of_a_budget_is_known_after_a_resume_in_mid_epoch(tmp_path)
     budget = Budget("macs", amount=6.5 * STEP)
     assert run(budget, tmp_path / "last.ckpt").global_step == 7
     assert budget.result.spent == 7 * STEP
+
+
+@pytest.mark.parametrize("steps", [4, 30 * STEPS_PER_EPOCH], ids=["used up", "never used up"])
+def test_a_run_that_had_ended_takes_no_step_more_and_reports_the_same(steps, tmp_path):
+    amount = (steps - 0.5) * STEP
+    first, second = Budget("macs", amount=amount), Budget("macs", amount=amount)
+    ended = train(first, epochs=2)
+    ended.save_checkpoint(tmp_path / "ended.ckpt")
+    again = train(second, epochs=2, ckpt_path=tmp_path / "ended.ckpt")
+    assert again.global_step == ended.global_step
+    assert second.result == first.result
+
+
+def test_a_budget_that_is_raised_goes_on(tmp_path):
+    train(Budget("macs", amount=3.5 * STEP)).save_checkpoint(tmp_path / "ended.ckpt")
+    budget = Budget("macs", amount=5.5 * STEP)
+    assert train(budget, ckpt_path=tmp_path / "ended.ckpt").global_step == 6
+    assert budget.result.used_up
 
 
 def test_processes_agree_that_a_budget_is_used_up_in_epochs_of_few_steps(tmp_path, two_ranks):

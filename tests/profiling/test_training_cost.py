@@ -63,11 +63,12 @@ def independent():
     return IndependentStudent(student=DigitsConv())
 
 
-def train(cost, method=None, epochs=2, ckpt_path=None):
+def train(cost, method=None, epochs=2, ckpt_path=None, **options):
     data = Digits(train_per_class=18, batch_size=20, val_fraction=0)
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=epochs, callbacks=[cost, Clock()], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        **options,
     )  # fmt: skip
     trainer.fit(method or independent(), datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer
@@ -175,6 +176,22 @@ def test_a_resumed_training_adds_up(tmp_path):
     assert second.result.images_per_epoch == IMAGES
     assert second.result.train_s == 5 * STEPS_PER_EPOCH * STEP_S
     assert second.result.train_energy_j == pytest.approx(40.0 * second.result.train_s)
+
+
+@pytest.mark.usefixtures("metered")
+def test_a_training_that_had_ended_before_it_was_resumed_is_reported(tmp_path):
+    first, second = TrainingCost(), TrainingCost()
+    train(first).save_checkpoint(tmp_path / "whole.ckpt")
+    train(second, ckpt_path=tmp_path / "whole.ckpt")
+    assert second.result == first.result
+
+
+@pytest.mark.usefixtures("unmetered")
+def test_an_epoch_that_was_not_finished_counts_as_the_part_that_it_is():
+    cost = TrainingCost()
+    train(cost, epochs=10, max_steps=4)
+    assert cost.result.train_images == 4 * 20
+    assert cost.result.images_per_epoch == IMAGES
 
 
 def test_energy_that_is_missing_for_a_part_is_missing_for_the_whole(metered, monkeypatch, tmp_path):
@@ -325,7 +342,9 @@ def test_a_step_that_reaches_a_part_of_the_student_has_an_upper_bound_only(insid
     train(cost, SubStudentEnsemble([fitnet(), independent()]) if inside else fitnet())
     assert cost.result.train_macs_per_epoch is None
     assert cost.result.train_macs_per_epoch_at_most == cost.result.per_image.total * IMAGES
-    assert cost.result.macs_reason == "an upper bound: not every step of FitNet goes back through the whole student"
+    assert cost.result.macs_reason == "an upper bound: not every step of {} goes back through the whole student".format(
+        "SubStudentEnsemble" if inside else "FitNet"
+    )
     assert "profile/train_macs_per_epoch_at_most" in cost.as_metrics()
     assert "profile/train_macs_per_epoch" not in cost.as_metrics()
 

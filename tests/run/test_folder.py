@@ -181,12 +181,28 @@ def test_a_finished_run_with_the_next_number_in_use_does_not_stop_a_new_one(tmp_
         other.end()
 
 
-def test_the_newest_run_is_the_one_with_the_highest_number(tmp_path):
-    for name in ("run", "run-2", "run-3"):
-        hold_a_run(tmp_path / name)
+def started(path, name, at_s):
+    """A run that was called `name` when it was started."""
+    hold_a_run(path)
+    config = path / "config.yaml"
+    config.write_text(f"name: {name}\n")
+    os.utime(config, (at_s, at_s))
+
+
+def test_the_newest_run_is_the_one_that_was_started_last(tmp_path):
+    for at_s, name in enumerate(("run", "run-2", "run-3")):
+        started(tmp_path / name, "run", at_s)
     (tmp_path / "run-4").mkdir()  # claimed, but nothing came of it
-    hold_a_run(tmp_path / "run-20-percent")
+    started(tmp_path / "run-20-percent", "run-20-percent", 10)
+    started(tmp_path / "run-5", "run-5", 10)  # a run of that name
     assert newest(tmp_path / "run").path == tmp_path / "run-3"
+
+
+def test_a_gap_in_the_numbers_hides_no_run(tmp_path):
+    started(tmp_path / "run-2", "run", 1)
+    assert newest(tmp_path / "run").path == tmp_path / "run-2"
+    started(tmp_path / "run", "run", 2)  # which took the free name
+    assert newest(tmp_path / "run").path == tmp_path / "run"
 
 
 def test_without_a_run_there_is_no_newest_one(tmp_path):

@@ -17,7 +17,7 @@ def make_run(path, seed=0):
     folder = RunFolder(path)
     folder.last.parent.mkdir(parents=True)
     folder.last.touch()
-    folder.config.write_text(yaml.safe_dump({**CONFIG, "seed_everything": seed}))
+    folder.config.write_text(yaml.safe_dump({**CONFIG, "seed_everything": seed, "name": "run"}))
     return folder
 
 

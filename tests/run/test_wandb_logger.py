@@ -203,9 +203,25 @@ def test_a_setting_that_wandb_does_not_take_is_named_and_left_out(name, folder, 
     assert len(run.history) == 1
     assert run.run.project == "kdlab"
     message = next(record.message for record in caplog.records if name in record.message)
-    assert message.startswith(f"W&B: {name} is '{WRONG_SETTINGS[name][:60]}', which wandb does not take: ")
+    assert message.startswith(f"W&B: {name} has a value that wandb does not take: ")
     assert message.endswith("; it is left out")
     assert os.environ[name] == WRONG_SETTINGS[name]
+
+
+SECRETS = {
+    "WANDB_API_KEY": f"{KEY} ",
+    "WANDB_HTTP_PROXY": "user:geheim@proxy:3128",
+    "WANDB__EXTRA_HTTP_HEADERS": "{'Authorization': 'Bearer geheim'}",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_what_is_secret_in_a_refused_setting_is_written_nowhere(name, folder, monkeypatch, caplog, capfd):
+    monkeypatch.setenv(name, SECRETS[name])
+    tracked(guard(WandbLogger(mode="online")), folder)
+    assert f"W&B: {name} has a value that wandb does not take: " in caplog.text
+    for secret in (KEY, "geheim"):
+        _nowhere(secret, folder, caplog.text + "".join(capfd.readouterr()))
 
 
 def test_disabled_by_its_old_variable_writes_nothing(folder, monkeypatch):

@@ -24,6 +24,10 @@ class TwoSided(FrozenTeacher):
         both = super().forward(batch).logits + super().forward(batch._replace(image=mirrored)).logits
         return Outputs(both / 2)
 
+    def asked_networks(self) -> list[tuple[nn.Module, float]]:
+        """Return the network twice: that is what an answer costs."""
+        return super().asked_networks() * 2
+
     def teach(self, batch: Batch) -> Outputs:
         """Answer training images alike; the short cut of `FrozenTeacher` would skip `forward`."""
         return self.forward(batch)
