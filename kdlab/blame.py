@@ -1,6 +1,7 @@
 """Whose code an error comes from: a config names classes, and they may be the user's own or another library's."""
 
 import os
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,13 @@ def users_mistake(error: BaseException) -> str | None:
         if line is not None:
             return f"{type(part).__name__}: {' '.join(str(part).split())} ({line})"
     return None
+
+
+def own_modules() -> list[str]:
+    """The imported modules that are neither kdlab's nor installed: the user's, which a config names."""
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    own = {name for name, file in files.items() if file and not file.startswith((PACKAGE, *INSTALLED, "_"))}
+    return sorted(own - {"__main__", "__mp_main__"})
 
 
 def constructed(error: BaseException, classes: set[type]) -> type | None:

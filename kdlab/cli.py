@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from kdlab.allocation import keep_freed_memory
 from kdlab.close_names import did_you_mean
 from kdlab.errors import UsageError
-from kdlab.messages import exit_code, report, set_up_messages
+from kdlab.messages import report, report_exit, set_up_messages
 from kdlab.verbs import TRAINING_VERBS, VERBS, run_verb
 
 
@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise UsageError(f"there is no verb {arguments[0]}{did_you_mean(arguments[0], [*TRAINING_VERBS, *VERBS])}")
         return _train(arguments)
     except SystemExit as end:
-        return exit_code(end)
+        return report_exit(end)
     except KeyboardInterrupt:
         print("kdlab: interrupted; files of before are as they were", file=sys.stderr)
         return 130

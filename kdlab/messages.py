@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 
-from kdlab.blame import users_mistake
+from kdlab.blame import own_modules, users_mistake
 from kdlab.errors import IntegrityError, KDLabError, UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, the largest file
@@ -47,7 +47,22 @@ def explained(error: Exception) -> tuple[int, str]:
     own = users_mistake(error)
     if own is not None:
         return UsageError.exit_code, f"{own}; mend it there (KDLAB_DEBUG=1 shows how it was called)"
-    return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of kdlab; please report it"
+    others = ", ".join(own_modules())
+    whose = (
+        f"kdlab, or of your own code ({others}); please report it if it is ours"
+        if others
+        else "kdlab; please report it"
+    )
+    return 1, f"{type(error).__name__}: {' '.join(str(error).split())}. This is a bug of {whose}"
+
+
+def report_exit(end: SystemExit) -> int:
+    """Return the exit code of what ended the program, and say so where that was code of the user's."""
+    own = None if isinstance(end.__context__, KeyboardInterrupt) else users_mistake(end)
+    if own is None:
+        return exit_code(end)
+    print(f"kdlab: error: {own} ended the program; mend it there", file=sys.stderr)
+    return UsageError.exit_code
 
 
 def exit_code(error: BaseException) -> int:

@@ -1,9 +1,12 @@
 """What an error that is not ours becomes: an exit code and one line."""
 
 import errno
+import importlib
+import sys
 
 import pytest
 
+from kdlab import blame
 from kdlab.atomic import atomic_write
 from kdlab.messages import explained
 
@@ -41,3 +44,16 @@ def test_what_was_added_to_an_error_is_part_of_its_line():
     error = NumericalError("the loss is nan")
     error.add_note("Look at x")
     assert explained(error) == (5, "the loss is nan. Look at x")
+
+
+@pytest.mark.parametrize("own", [(), ("mine",)])
+def test_an_error_that_nobody_expected_is_a_bug_of_kdlab_or_of_what_the_user_brought(own, tmp_path, monkeypatch):
+    for name in blame.own_modules():  # the tests' own
+        monkeypatch.delitem(sys.modules, name)
+    for name in own:
+        (tmp_path / f"{name}.py").write_text("")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.import_module(name)
+    whose = "kdlab, or of your own code (mine); please report it if it is ours" if own else "kdlab; please report it"
+    assert explained(RuntimeError("odd")) == (1, f"RuntimeError: odd. This is a bug of {whose}")

@@ -17,7 +17,7 @@ from torch.optim import SGD
 
 from kdlab.errors import KDLabError, UsageError
 from kdlab.losses import LogitLoss
-from kdlab.methods.checks import blank_batch, check_finite, looking_only, try_network
+from kdlab.methods.checks import blank_batch, check_finite, check_scalar, looking_only, try_network
 from kdlab.methods.evaluation import Evaluation
 from kdlab.methods.finite import LossWatch
 from kdlab.methods.optimization import Optimization, OptimizerFactory, SchedulerFactory
@@ -140,14 +140,15 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         student, teacher = self.ask_student(batch), self.ask_teacher(batch)
         terms = self.losses(student, teacher, batch)
         for name, term in terms.items():
-            if term.dim():
-                raise UsageError(
-                    f"{type(self).__name__}: the {name} term has shape {list(term.shape)}, but it must be a scalar; "
-                    "take its mean over the batch"
-                )
+            check_scalar(f"{type(self).__name__}: the {name} term", term)
         if not terms:
             raise UsageError(f"{type(self).__name__}.losses returned no term; return one or more by name")
         loss = reduce(add, terms.values())
+        if not loss.requires_grad:
+            raise UsageError(
+                f"{type(self).__name__}: no term of the loss has a gradient, so there is nothing to learn; leave out "
+                "what cuts it off in the student or the loss: detach, no_grad, argmax, whole numbers"
+            )
         self._record(terms, loss, student, teacher, batch, batch_idx)
         return loss if self.trainer.accumulate_grad_batches == 1 else loss * self._accumulated_share(batch_idx)
 

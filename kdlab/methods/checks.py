@@ -42,7 +42,7 @@ def looking_only(*modules: nn.Module) -> Iterator[None]:
 
 
 def try_network(network: nn.Module, slot: str, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Answer one blank image, so that a network that does not fit the data is found before anything is written.
+    """Answer two blank images, so that a network that does not fit the data is found before anything is written.
 
     Args:
         network: image -> logits, or a teacher.
@@ -53,11 +53,11 @@ def try_network(network: nn.Module, slot: str, image_shape: tuple[int, int, int]
     Raises:
         UsageError: if it cannot read such images, or has another number of classes.
     """
-    batch = blank_batch(image_shape, like=network)
+    batch = blank_batch(image_shape, like=network, images=2)
     name = "the teacher" if isinstance(network, Teacher) else type(network).__name__
     try:
         with looking_only(network):
-            logits = network(batch).logits if isinstance(network, Teacher) else network(batch.image)
+            answer = network(batch) if isinstance(network, Teacher) else network(batch.image)
     except KDLabError:
         raise
     except Exception as error:  # any network may be named in a config, and it can do anything
@@ -68,15 +68,34 @@ def try_network(network: nn.Module, slot: str, image_shape: tuple[int, int, int]
             f"{name} cannot read {shape} images (channels x height x width): {reason}; "
             f"choose a network made for this size in {slot}, or set its in_channels: {image_shape[0]}"
         ) from error
+    logits = getattr(answer, "logits", answer) if isinstance(network, Teacher) else answer
     if not isinstance(logits, Tensor):
         raise UsageError(f"{name} returns a {type(logits).__name__}, but a classifier returns logits [B, K]; choose "
                          f"another network in {slot}")  # fmt: skip
-    if logits.shape != (1, num_classes):
+    if logits is answer and isinstance(network, Teacher):
+        raise UsageError(f"{name} returns a Tensor, but a teacher answers with kdlab.types.Outputs; mend its forward")
+    if logits.dim() != 2 or len(logits) != 2:
+        raise UsageError(
+            f"{name} returns {list(logits.shape)} for 2 images, but a classifier returns a row of logits for each: "
+            f"[2, {num_classes}]; choose another network in {slot}, or mend its forward"
+        )
+    if logits.shape[1] != num_classes:
         slot = f"{slot}.network" if isinstance(network, Teacher) else slot
         raise UsageError(
             f"{name} returns {logits.shape[-1]} logits but the data has {num_classes} classes; "
             f"set {slot}.init_args.num_classes: {num_classes}"
         )
+
+
+def check_scalar(name: str, loss: object) -> None:
+    """See that a loss is one.
+
+    Raises:
+        UsageError: if it is no tensor of one number.
+    """
+    if not isinstance(loss, Tensor) or loss.dim():
+        what = f"has shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"is a {type(loss).__name__}"
+        raise UsageError(f"{name} {what}, but it must be a scalar tensor; take its mean over the batch")
 
 
 def check_finite(values: Mapping[str, float], where: str) -> None:

@@ -9,6 +9,7 @@ from kdlab.errors import UsageError
 from kdlab.losses import LogitLoss, SoftTargets
 from kdlab.losses.base import positive_temperature
 from kdlab.methods.base import Method
+from kdlab.methods.checks import check_scalar
 from kdlab.methods.weights import TermWeights, require_one, term_weights
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
@@ -74,5 +75,7 @@ class LogitMatching(Method):
         if self.weights.label:
             terms["label"] = self.weights.label * F.cross_entropy(student.logits.float(), batch.label)
         if self.weights.logit:
-            terms["logit"] = self.weights.logit * self.logit_loss(student.logits, teacher.logits, batch.label)
+            loss = self.logit_loss(student.logits, teacher.logits, batch.label)
+            check_scalar(f"what {type(self.logit_loss).__name__} returns", loss)
+            terms["logit"] = self.weights.logit * loss
         return terms

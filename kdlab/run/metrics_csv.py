@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from kdlab.atomic import atomic_write
+from kdlab.errors import IntegrityError
 
 Row = dict[str, Any]
 
@@ -15,8 +16,15 @@ MACHINE = ("profile/", "export/")  # what the network costs on this machine, whi
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a ``metrics.csv``: ``step`` and the metrics that each of them has; none where there is no file."""
-    return [{name: float(value) for name, value in row.items() if value} for row in _read(path)[1]]
+    """The rows of a ``metrics.csv``: ``step`` and the metrics that each of them has; none where there is no file.
+
+    Raises:
+        IntegrityError: if it is no such file.
+    """
+    try:
+        return [{name: float(value) for name, value in row.items() if value} for row in _read(path)[1]]
+    except (ValueError, csv.Error) as error:  # no text, or no numbers
+        raise IntegrityError(f"{path} is damaged; put a whole one in its place, or remove it") from error
 
 
 def _read(path: Path) -> tuple[list[str], list[Row]]:

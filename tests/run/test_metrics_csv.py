@@ -2,7 +2,8 @@ import csv
 
 import pytest
 
-from kdlab.run.metrics_csv import MetricsCSV
+from kdlab.errors import IntegrityError
+from kdlab.run.metrics_csv import MetricsCSV, read_rows
 
 
 def read(path):
@@ -147,3 +148,11 @@ def test_the_end_of_a_run_writes_what_is_left(tmp_path):
 def test_hyperparameters_are_not_its_business(tmp_path):
     opened(tmp_path / "metrics.csv").log_hyperparams({"a": 1})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"step,loss\n1,\xdd\n", b"step,loss\n1,much\n", b"step,loss\n1,\x002\n"])
+def test_a_damaged_file_is_named(content, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"metrics\.csv is damaged; put a whole one in its place, or remove it"):
+        read_rows(path)
