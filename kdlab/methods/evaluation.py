@@ -3,6 +3,8 @@
 Shapes: B images, K classes.
 """
 
+import logging
+import math
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from kdlab.metrics import ClassificationMetrics, FidelityMetrics, MemberMetrics, PerClassMetrics
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
+
+log = logging.getLogger(__name__)
 
 
 class Evaluation(LightningModule):
@@ -52,7 +56,7 @@ class Evaluation(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy and calibration of the validation split."""
-        self._log("val", self.val_metrics.compute() | self.member_metrics.compute())
+        self._log_student("val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the answers of the student, and of the teacher where there is one, to a test batch."""
@@ -67,7 +71,7 @@ class Evaluation(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/...`` of the student, ``teacher/test_...`` of the teacher, and how far they agree."""
-        self._log("test", self.test_metrics.compute() | self.member_metrics.compute())
+        self._log_student("test", self.test_metrics)
         if self.teacher is not None and self.teacher.ready:
             metrics = self.teacher_test_metrics.compute()
             self.log_dict({f"teacher/test_{name}": value.float() for name, value in metrics.items()})
@@ -86,6 +90,12 @@ class Evaluation(LightningModule):
         metrics.update(outputs.logits, batch.label)
         self.member_metrics.update([member.logits for member in outputs.members], batch.label)
         return outputs.logits
+
+    def _log_student(self, split: str, metrics: ClassificationMetrics) -> None:
+        found = metrics.compute()
+        self._log(split, found | self.member_metrics.compute())
+        if not math.isfinite(found["nll"]):
+            log.warning("%s/nll is %g: some of the student's answers are no finite numbers", split, found["nll"])
 
     def _log(self, split: str, metrics: dict[str, Tensor]) -> None:
         self.log_dict({f"{split}/{name}": value.float() for name, value in metrics.items()})

@@ -431,6 +431,21 @@ def test_the_test_reports_student_and_teacher_beside_each_other(fit):
     assert torch.tensor(method.test_report["confusion_matrix"]).sum() == len(split)
 
 
+class WrongInEval(DigitsConv):
+    """Its answers are numbers while it is trained, as with statistics of batch norms that have overflowed."""
+
+    def forward(self, image):
+        return super().forward(image) if self.training else super().forward(image) * torch.nan
+
+
+def test_answers_that_are_no_numbers_are_said_in_validation_and_test(fit, caplog):
+    method = distiller(WrongInEval())
+    trainer = fit(method, max_epochs=1, limit_train_batches=1)
+    trainer.test(method, datamodule=Digits(), verbose=False)
+    said = [f"{split}/nll is nan: some of the student's answers are no finite numbers" for split in ("val", "test")]
+    assert [record.message for record in caplog.records if "nll" in record.message] == said
+
+
 def test_a_run_is_not_continued_with_another_teacher(fit, tmp_path):
     method = distiller()
     fit(method, max_epochs=1).save_checkpoint(tmp_path / "one.ckpt")
