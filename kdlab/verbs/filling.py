@@ -93,7 +93,7 @@ def _fill(trainer: Trainer, teacher: CachedTeacher, data: ImageData, rows: Tenso
     columns = (TextColumn("asking the teacher"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=len(missing))
-        for part in torch.split(missing, data.eval_batch_size):
+        for part in torch.split(missing, data.eval_batch_size) if len(missing) else ():
             _require_writable(file)
             batch = data.transfer_batch_to_device(views_of(data, part), device, 0)
             with trainer.precision_plugin.train_step_context():

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdlab.cli import main
 from kdlab.teachers import CachedTeacher, FrozenTeacher
+from kdlab.teachers.row_file import RowFile
 from kdlab.types import Batch, Outputs
 
 IMAGES, VIEWS, RECORD_BYTES = 1293, 9, 24  # trained on, of 1,437; ten float16 and a checksum
@@ -177,6 +178,16 @@ def test_a_full_disk_ends_it_with_what_is_there(
         patch.setattr(os, "pwrite", full)
         assert main(["cache", *arguments]) == 2
     assert "rows.bin cannot be written (the reason is above); mend it and start again" in the_error()
+
+
+def test_a_complete_memory_that_cannot_be_written_is_complete(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cache", *arguments]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(RowFile, "writable", False)
+    assert main(["cache", *arguments]) == 0
+    assert ", 0 are missing" in capsys.readouterr().out
 
 
 def test_a_quota_that_is_noticed_when_rows_are_flushed_ends_it_too(
