@@ -48,7 +48,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def check_order(arguments: list[str]) -> None:
-    """Refuse an option before the verb."""
+    """Refuse an option before the verb, and a config without its option."""
+    if len(arguments) > 1 and arguments[0] in TRAINING_VERBS and not arguments[1].startswith("-"):
+        raise UsageError(f"{arguments[1]} is no option; for a config: kdlab {arguments[0]} --config {arguments[1]}")
     verb = next((argument for argument in arguments if argument in (*TRAINING_VERBS, *VERBS)), None)
     if verb is not None and arguments[0].startswith("-"):
         raise UsageError(f"{arguments[0]} comes before {verb}, but the verb comes first: python -m kdlab {verb} ...")

@@ -18,6 +18,7 @@ from kdlab.errors import UsageError
 
 LONGEST = 200  # bytes of a folder's name: file systems take 255, and we append to it
 NODE_VARIABLES = {"NODE_RANK", "GROUP_RANK", "SLURM_NODEID", "OMPI_COMM_WORLD_RANK", "LSB_JOBID"}  # of launchers
+LAUNCHED = {"RANK": 10**6, "LOCAL_RANK": 10**6, "WORLD_SIZE": 10**6, "MASTER_PORT": 65535}
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 STRATEGY_CLASSES = ("DDPStrategy", "SingleDeviceStrategy")
 MOST_EPOCHS = 1_000_000  # the longest published distillation ("patient and consistent", 2022) had as many
@@ -142,12 +143,19 @@ def check_synchronized(device: torch.device, world_size: int, sync_batchnorm: bo
         )
 
 
-def check_launched(num_nodes: int) -> None:
-    """Refuse several nodes where nobody has said which one this is: each would wait for the others for half an hour.
+def check_launched(num_nodes: int, world_size: int) -> None:
+    """Refuse what would let processes wait for others that never come.
 
     Raises:
-        UsageError: for more than one, without a launcher.
+        UsageError: for several nodes without a launcher that says which one this is, or for a launcher's variables that
+            are no numbers.
     """
+    for name, most in LAUNCHED.items() if world_size > 1 else ():
+        value = os.environ.get(name)
+        if value is not None and not (value.isdecimal() and int(value) <= most):
+            raise UsageError(
+                f"{name} is {value!r} in the environment, expected a number up to {most}; unset or mend it"
+            )
     if num_nodes > 1 and not NODE_VARIABLES & set(os.environ):
         raise UsageError(
             f"trainer.num_nodes is {num_nodes}, but nothing says which node this is; start the processes with "

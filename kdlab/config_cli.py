@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -19,6 +21,8 @@ from kdlab.parser_messages import brief
 
 # imported so that configs may use the short names of their classes
 from kdlab.run import checkpoints, costs, fast, tensorboard, wandb_logger  # noqa: F401
+
+register_type(torch.device)  # of Lightning's StochasticWeightAveraging: written as text, and read again
 
 TRAINER_DEFAULTS = {
     "max_epochs": 30,
@@ -82,7 +86,7 @@ class ConfigCLI(LightningCLI):
         )
         parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument(
-            "--experiment", type=str | None, default=None, help="Folder inside it; by default that of the config."
+            "--experiment", type=str | None, default=None, help="Folder inside runs_dir; by default that of the config."
         )
         parser.add_argument(
             "--name", type=str | None, default=None, help="Folder of this run; by default CONFIG-seedSEED."

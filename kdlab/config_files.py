@@ -26,8 +26,12 @@ def find_config(name: str) -> str:
     Raises:
         UsageError: if there is no such file; it lists close names.
     """
+    if not name:
+        raise UsageError("the name of the config is empty; give a file, or one of: kdlab list configs")
     if Path(name).is_file():
         return name
+    if Path(name).is_dir():
+        raise UsageError(f"the config {name} is a folder; name a file in it")
     folder = config_folder()
     wanted = name.removeprefix("configs/").removesuffix(".yaml")
     if (folder / f"{wanted}.yaml").is_file():

@@ -29,6 +29,7 @@ from kdlab.run.peers import PeerWatch
 from kdlab.run.progress import EpochLines, progress_bar
 from kdlab.run.recipes import provide_teachers
 from kdlab.run.recorder import RunRecorder
+from kdlab.run.rendezvous import wait_openly
 from kdlab.run.requeue import slurm_environment
 from kdlab.run.resume_check import restoring
 from kdlab.run.same_config import SameConfig
@@ -62,10 +63,11 @@ class KDLabCLI(ConfigCLI):
         if not torch.cuda.is_available():  # as Lightning sets it, each optimizer step opens NVIDIA's library anew
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         check_synchronized(trainer.strategy.root_device, trainer.world_size, bool(config.get("sync_batchnorm")))
-        check_launched(trainer.num_nodes)
+        check_launched(trainer.num_nodes, trainer.world_size)
         launched_by = getattr(trainer.strategy, "cluster_environment", None)
         if launched_by is not None:
             launched_by.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
+        wait_openly(trainer.strategy, trainer.world_size)
         return trainer
 
     def _make_recorder(self, config: Any) -> RunRecorder | None:  # noqa: ANN401 (the Trainer's section)
@@ -132,6 +134,8 @@ class KDLabCLI(ConfigCLI):
 
     def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
         """Show the metrics of a trained student on the validation split."""
+        if datamodule.val_fraction == 0:
+            raise UsageError("data.val_fraction is 0, so there are no validation images; give more, or use: kdlab test")
         self._load_student(model, ckpt_path)
         with self.peers:
             self.trainer.validate(model, datamodule=datamodule, verbose=self.trainer.is_global_zero)

@@ -26,6 +26,14 @@ def test_a_file_is_taken_as_it_is_before_a_config_of_the_same_name(tmp_path, mon
     assert find_config(str(tmp_path / "digits" / "teacher.yaml")) == str(tmp_path / "digits" / "teacher.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("", "the name of the config is empty"), (".", "config . is a folder"), ("/", "is a folder")]
+)
+def test_a_name_of_nothing_is_an_error(name, message):
+    with pytest.raises(UsageError, match=message):
+        find_config(name)
+
+
 def test_a_config_that_does_not_exist_is_an_error_with_close_names():
     with pytest.raises(UsageError, match="there is no config digits/logit_maching; did you mean digits/logit_matching"):
         find_config("digits/logit_maching")
@@ -35,7 +43,7 @@ def test_a_config_that_does_not_exist_is_an_error_with_close_names():
         find_config("configs/digit/teacher.yaml")
 
 
-@pytest.mark.parametrize("name", ["", "digits", "/", "../secret", "qqqqqqqqqqqq"])
+@pytest.mark.parametrize("name", ["digits", "../secret", "qqqqqqqqqqqq"])
 def test_what_is_no_config_is_an_error_in_one_line(name):
     with pytest.raises(UsageError, match="there is no config") as caught:
         find_config(name)

@@ -22,6 +22,7 @@ from kdlab.data.mixing import Mixing
 from kdlab.data.normalise import Normalize
 from kdlab.data.split import NoiseKind, Split, divide
 from kdlab.data.views import Views
+from kdlab.errors import IntegrityError
 
 Part = Literal["train", "test"]
 _RESIDENT_SHARE = 0.5  # of the accelerator's free memory that a split may take; the rest is for the networks
@@ -217,6 +218,22 @@ class ImageData(Views, ABC):
     def _expected(self, part: Part) -> ExpectedSplit:
         count = self.num_train_images if part == "train" else self.num_test_images
         return ExpectedSplit(count, self.image_shape, self.num_classes)
+
+    def state_dict(self) -> dict[str, str]:
+        """Say of a resume point on which images its run is trained."""
+        return {"fingerprint": self.fingerprint()}
+
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+        """See that a run is continued on the images that it was started with.
+
+        Raises:
+            IntegrityError: if they have changed.
+        """
+        if state_dict["fingerprint"] != self.fingerprint():
+            raise IntegrityError(
+                "the run was started with other training images: they have changed since. Bring them back to continue, "
+                "or leave --ckpt_path out to start a new run"
+            )
 
     def teardown(self, stage: str | None = None) -> None:
         """Let the splits in the accelerator's memory go, as far as no loader holds them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class ImageFolder(ImageData):
         kwargs: Of `ImageData`.
 
     Raises:
-        UsageError: `image_size` or `in_channels` is out of range.
+        UsageError: `image_size` or `in_channels` is out of range, or the images are larger than the memory.
         IntegrityError: a folder or a class is missing or empty, or `test` has other classes than `train`.
     """
 
@@ -70,11 +71,21 @@ class ImageFolder(ImageData):
     def read(self, part: Part) -> tuple[Tensor, Tensor, str]:
         """See `ImageData.read`."""
         samples = self._samples[part]
+        self._require_memory(len(samples))
         log.info("reading %d images from %s", len(samples), Path(self.data_dir) / part)
         with ThreadPoolExecutor() as pool:
             images = torch.stack(list(pool.map(self._decode, (path for path, _ in samples))))
         labels = torch.tensor([label for _, label in samples])
         return images, labels, content_digest(images, labels)
+
+    def _require_memory(self, images: int) -> None:
+        needed = images * self.in_channels * self.image_size**2
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > there:
+            raise UsageError(
+                f"{images:,} images of {self.image_size} x {self.image_size} pixels take {needed / 2**30:,.1f} GiB, "
+                f"but this machine has {there / 2**30:,.1f} GiB of memory; give a smaller data.image_size"
+            )
 
     def _decode(self, path: str) -> Tensor:
         """Return the image in a file, ``[C, H, W]`` ``uint8``."""

@@ -139,6 +139,10 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         """Return the loss of one batch and keep its terms for the log."""
         student, teacher = self.ask_student(batch), self.ask_teacher(batch)
         terms = self.losses(student, teacher, batch)
+        if not isinstance(terms, dict):
+            raise UsageError(
+                f"{type(self).__name__}.losses returned a {type(terms).__name__}; return a dict: name -> scalar tensor"
+            )
         for name, term in terms.items():
             check_scalar(f"{type(self).__name__}: the {name} term", term)
         if not terms:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
 from kdlab.errors import UsageError
 from kdlab.profiling.base import Reporter
+from kdlab.profiling.energy_account import EnergyAccount
 from kdlab.profiling.results import Measurement, NotMeasured
 from kdlab.profiling.training_cost import TrainingCost, epochs_trained
 
@@ -87,6 +88,10 @@ class Budget(Reporter):
         """See that somebody keeps the account, before anything is written."""
         if stage == "fit":
             _account(trainer)
+            if self.resource == "joules":
+                found = EnergyAccount()
+                found.open(trainer.strategy.root_device)
+                _require(found.missing)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that multiply-adds can be counted; a run that the budget had ended takes no step more."""
@@ -154,10 +159,15 @@ class Budget(Reporter):
             return account.images * per_image
         if time.monotonic() - self._last_look > JOULES_EVERY_S:
             joules, self._last_look = account.joules, time.monotonic()
-            if isinstance(joules, NotMeasured):
-                raise UsageError(f"there is a budget of joules, but energy is {joules}; choose seconds or macs")
-            self._joules = joules
+            _require(joules.reason if isinstance(joules, NotMeasured) else None)
+            self._joules = cast("float", joules)
         return self._joules
+
+
+def _require(missing: str | None) -> None:
+    """See that there is a counter of energy."""
+    if missing is not None:
+        raise UsageError(f"there is a budget of joules, but energy is {NotMeasured(missing)}; choose seconds or macs")
 
 
 def _account(trainer: Trainer) -> TrainingCost:

@@ -65,6 +65,8 @@ def conclude(
         "selected_epoch": card["epoch"],
         "epochs": trainer.current_epoch,
     }
+    part = {name: config["trainer"].get(name) for name in ("limit_train_batches", "overfit_batches")}
+    protocol |= {name: value for name, value in part.items() if value not in (None, 0, 1.0) or value is True}
     run = describe_run(config, folder.path, protocol)
     if teacher_check.report:
         run["teacher_check"] = teacher_check.report

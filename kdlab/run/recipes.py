@@ -60,13 +60,19 @@ def provide_teachers(method: nn.Module, parser: ArgumentParser, config: Namespac
         provide_teacher(teacher, _decided(teacher.recipe, parser), options)
 
 
-def _decided(recipe: str, parser: ArgumentParser) -> dict[str, Any]:
-    """What a recipe decides about the weights."""
-    parsed = parser.parse_args(["fit", "--config", find_config(recipe)])
+def _decided(recipe: str, parser: ArgumentParser, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a recipe decides about the weights; `above` are the recipes whose teachers it trains."""
+    path = find_config(recipe)
+    chain = (*above, str(Path(path).resolve()))
+    if chain[-1] in above:
+        names = " -> ".join(Path(name).name for name in chain[above.index(chain[-1]) :])
+        raise UsageError(f"the teacher's recipe leads back to itself ({names}); give the last teacher no recipe")
+    parsed = parser.parse_args(["fit", "--config", path])
     decided = science(yaml.safe_load(parser.dump(parsed, skip_unset=False))["fit"])
     for inner in recipes_in(decided["model"]):  # a teacher's own teacher: its recipe must not have changed either
+        theirs = _decided(inner["recipe"], parser, chain)
         if Path(inner["checkpoint"]).exists():
-            check_recipe(Path(inner["checkpoint"]), _decided(inner["recipe"], parser), inner["recipe"])
+            check_recipe(Path(inner["checkpoint"]), theirs, inner["recipe"])
     return decided
 
 

@@ -7,7 +7,9 @@ from types import FrameType
 
 
 @contextmanager
-def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+def handling(
+    numbers: Iterable[int], handler: Callable[[int, FrameType | None], object] | signal.Handlers
+) -> Iterator[None]:
     """Inside, these signals go to `handler`; afterwards to whom they went before.
 
     Raises:

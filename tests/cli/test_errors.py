@@ -229,6 +229,27 @@ def test_a_missing_config_is_answered_with_close_names(capsys: pytest.CaptureFix
     assert "did you mean digits/logit_matching" in the_error(capsys)
 
 
+def test_a_config_without_its_option_is_answered_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "digits/independent"]) == 2
+    assert "digits/independent is no option; for a config: kdlab fit --config digits/independent" in the_error(capsys)
+
+
+def test_validation_without_images_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--config", "digits/independent", "--data.val_fraction", "0"]) == 2
+    assert "data.val_fraction is 0, so there are no validation images" in the_error(capsys)
+
+
+@pytest.mark.parametrize(("name", "value"), [("MASTER_PORT", "99999"), ("WORLD_SIZE", "abc"), ("RANK", "-1")])
+def test_a_launchers_variable_that_is_no_number_is_named(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert main(["fit", "--config", "digits/independent", "--config", "run/ddp", "--runs_dir", str(tmp_path)]) == 2
+    assert f"{name} is '{value}' in the environment, expected a number up to" in the_error(capsys)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_option_before_the_verb_is_answered_with_the_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", "digits/independent", "fit"]) == 2
     assert "--config comes before fit, but the verb comes first: python -m kdlab fit ..." in the_error(capsys)

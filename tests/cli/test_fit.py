@@ -95,6 +95,17 @@ def test_the_saved_config_runs_again_and_gives_the_same_student(finished: RunFol
     assert again.metrics.read_text() == finished.metrics.read_text()
 
 
+def test_the_saved_config_of_averaged_weights_runs_again(tmp_path: Path) -> None:
+    short = ["--profile", "false", "--runs_dir", str(tmp_path), "--trainer.limit_train_batches", "0.5"]
+    averaged = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.1"]
+    assert main(["fit", "--config", "digits/independent", "--trainer.max_epochs", "3", *averaged, *short]) == 0
+    first = RunFolder(tmp_path / "digits" / "independent-seed0")
+    assert main(["fit", "--config", str(first.config), *short, "--name", "again"]) == 0
+    again = RunFolder(tmp_path / "digits" / "again")
+    assert again.student.read_bytes() == first.student.read_bytes()
+    assert json.loads(first.result.read_text())["protocol"]["limit_train_batches"] == 0.5  # of the images
+
+
 def test_a_second_run_gets_a_folder_of_its_own(finished: RunFolder, tmp_path: Path) -> None:
     arguments = ["fit", "--config", "digits/independent", "--runs_dir", str(tmp_path), "--trainer.max_epochs", "1"]
     assert main(arguments) == 0

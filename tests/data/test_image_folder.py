@@ -3,11 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from PIL import Image
 
 from kdlab.cli import main
 from kdlab.data import ImageFolder
 from kdlab.errors import IntegrityError, UsageError
+from kdlab.methods import IndependentStudent
+from kdlab.models import DigitsConv
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 ORIENTATION = 0x0112  # EXIF
@@ -31,6 +34,30 @@ def folder(tmp_path):
             for i in range(count):
                 halves(colour, colour, (8 + i, 4)).save(place / f"{i}.{'png' if i % 2 else 'bmp'}")
     return tmp_path / "own"
+
+
+def test_images_larger_than_the_memory_are_refused_before_one_is_read(folder, monkeypatch):
+    data = ImageFolder(str(folder), image_size=1_000_000)
+    monkeypatch.setattr(data, "_decode", lambda path: pytest.fail("was read"))
+    with pytest.raises(
+        UsageError, match=r"10 images of 1000000 x 1000000 pixels take 27,939\.7 GiB, but this machine has"
+    ):
+        data.setup("fit")
+
+
+def test_a_run_is_not_continued_on_other_images(folder, fit, tmp_path):
+    def train(**options):
+        data = ImageFolder(str(folder), image_size=8, batch_size=2)
+        fit(IndependentStudent(student=DigitsConv(in_channels=3, num_classes=2)), data, **options)
+
+    def save(trainer, *_):
+        trainer.save_checkpoint(tmp_path / "one.ckpt")
+
+    train(max_epochs=1, callbacks=[LambdaCallback(on_train_end=save)])
+    train(max_epochs=2, ckpt_path=tmp_path / "one.ckpt")
+    halves(RED, GREEN).save(folder / "train" / "apple" / "0.bmp")
+    with pytest.raises(IntegrityError, match="the run was started with other training images: they have changed since"):
+        train(max_epochs=2, ckpt_path=tmp_path / "one.ckpt")
 
 
 def test_classes_are_the_folders_and_images_become_squares(folder):

@@ -4,11 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
+from kdlab.cli import main
 from kdlab.run.recipes import _run
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 CHILD = """
 import os, signal, sys, time
 signal.signal(signal.{0}, lambda *_: sys.exit(9))
@@ -54,3 +58,24 @@ def test_outside_of_slurm_its_signal_is_left_alone(monkeypatch: pytest.MonkeyPat
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert heard == [signal.SIGUSR1]
+
+
+def test_recipes_that_lead_back_to_themselves_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cf").mkdir()
+    for name, other in (("a", "b"), ("b", "a"), ("own", "own")):
+        config = yaml.safe_load((CONFIGS / "digits" / "logit_matching.yaml").read_text(encoding="utf-8"))
+        network = {"class_path": "kdlab.models.DigitsConv"}
+        config["model"]["init_args"] |= {
+            "student": network,
+            "teacher": {"class_path": "FrozenTeacher", "init_args": {
+                "network": network, "checkpoint": f"runs/x/{other}/student.safetensors", "recipe": f"cf/{other}.yaml"}},
+        }  # fmt: skip
+        Path("cf", f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for name, chain in (("a", "b.yaml -> a.yaml -> b.yaml"), ("own", "own.yaml -> own.yaml")):
+        assert main(["fit", "--config", f"cf/{name}.yaml"]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"the teacher's recipe leads back to itself ({chain}); give the last teacher no recipe" in error
+    assert not Path("runs").exists()
