@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -58,13 +59,17 @@ def test_a_wait_that_takes_long_is_said(patience_s, monkeypatch, caplog):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_process_whose_partners_never_come_is_ended_by_a_signal(number, tmp_path):
-    alone = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29561"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    alone = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = [sys.executable, "-m", "kdlab", "fit", "--config", "digits/independent", "--config", "run/ddp"]
     process = subprocess.Popen(
         [*command, "--runs_dir", str(tmp_path)], env={**os.environ, **alone}, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    assert any(b"waiting for all 2 processes at 127.0.0.1:29561" in line for line in process.stderr)
+    said = f"waiting for all 2 processes at 127.0.0.1:{port}".encode()
+    assert any(said in line for line in process.stderr)
     began = time.monotonic()
     process.send_signal(number)
     assert process.wait(30) == -number

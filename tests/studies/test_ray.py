@@ -25,8 +25,6 @@ from kdlab.studies.cluster import RayExecutor, connected, runs_on
 from kdlab.studies.ledger import Entry
 from kdlab.studies.plan import PlannedRun
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time, however the tests are dealt out
-
 FORK = multiprocessing.get_context("fork")
 PATIENCE_S = 250
 RAY = importlib.util.find_spec("ray") is not None  # not imported here: it would read its variables now
