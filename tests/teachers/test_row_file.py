@@ -159,7 +159,9 @@ def write_for_ever(folder, seed, started):
 def test_after_fifty_kills_of_the_writer_every_row_is_right_or_missing(tmp_path):
     context, draw = multiprocessing.get_context("fork"), random.Random(5)
     torn = 0
-    for kill in range(50):
+    for kill in range(500):
+        if kill >= 50 and torn > 5:
+            break
         if kill % 10 == 0:  # from the making of the file on
             shutil.rmtree(tmp_path / "t", ignore_errors=True)
         started = context.Event()
@@ -174,7 +176,7 @@ def test_after_fifty_kills_of_the_writer_every_row_is_right_or_missing(tmp_path)
         check_one_of(VERSIONS, file)
         records = np.fromfile(file.path, np.uint8).reshape(ROWS, RECORD_BYTES)
         torn += bool(records[missing.numpy()].any())
-    assert torn > 5  # or nothing was tested
+    assert torn > 5  # or nothing was tested; a busy machine kills many before they write
 
 
 def fill(folder, version):
