@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -91,7 +91,8 @@ class Budget(Reporter):
             if self.resource == "joules":
                 found = EnergyAccount()
                 found.open(trainer.strategy.root_device)
-                _require(found.missing)
+                if found.missing is not None:
+                    raise _no_joules(NotMeasured(found.missing))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that multiply-adds can be counted; a run that the budget had ended takes no step more."""
@@ -159,15 +160,14 @@ class Budget(Reporter):
             return account.images * per_image
         if time.monotonic() - self._last_look > JOULES_EVERY_S:
             joules, self._last_look = account.joules, time.monotonic()
-            _require(joules.reason if isinstance(joules, NotMeasured) else None)
-            self._joules = cast("float", joules)
+            if isinstance(joules, NotMeasured):
+                raise _no_joules(joules)
+            self._joules = joules
         return self._joules
 
 
-def _require(missing: str | None) -> None:
-    """See that there is a counter of energy."""
-    if missing is not None:
-        raise UsageError(f"there is a budget of joules, but energy is {NotMeasured(missing)}; choose seconds or macs")
+def _no_joules(energy: NotMeasured) -> UsageError:
+    return UsageError(f"there is a budget of joules, but energy is {energy}; choose seconds or macs")
 
 
 def _account(trainer: Trainer) -> TrainingCost:
