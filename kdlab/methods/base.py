@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from kdlab.errors import KDLabError, UsageError
+from kdlab.errors import KDLabError, NumericalError, UsageError
 from kdlab.losses import LogitLoss
 from kdlab.methods.checks import blank_batch, check_finite, check_scalar, looking_only, try_network
 from kdlab.methods.evaluation import Evaluation
@@ -192,6 +192,15 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         check_finite(means, f"the mean over epoch {self.current_epoch}")
         self.log_dict(means, logger=False, sync_dist=False)
         self._write_log(means, step=self.global_step - 1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics; answers that are no numbers are traced back to the step that made the weights so."""
+        try:
+            super().on_validation_epoch_end()
+        except NumericalError:
+            if self.trainer.state.fn == "fit":
+                self._watch.look_at_weights(self, self.state_dict())
+            raise
 
     def _accumulated_share(self, batch_idx: int) -> float:
         """What this batch counts among those that a step accumulates, times their number, by which Lightning divides.

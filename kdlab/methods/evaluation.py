@@ -3,18 +3,16 @@
 Shapes: B images, K classes.
 """
 
-import logging
 import math
 from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from kdlab.errors import NumericalError
 from kdlab.metrics import ClassificationMetrics, FidelityMetrics, MemberMetrics, PerClassMetrics
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
-
-log = logging.getLogger(__name__)
 
 
 class Evaluation(LightningModule):
@@ -55,7 +53,11 @@ class Evaluation(LightningModule):
         self._collect(batch, self.val_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy and calibration of the validation split."""
+        """Log accuracy and calibration of the validation split.
+
+        Raises:
+            NumericalError: if the student's answers are no finite numbers; no checkpoint is written of it.
+        """
         self._log_student("val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -93,9 +95,12 @@ class Evaluation(LightningModule):
 
     def _log_student(self, split: str, metrics: ClassificationMetrics) -> None:
         found = metrics.compute()
-        self._log(split, found | self.member_metrics.compute())
         if not math.isfinite(found["nll"]):
-            log.warning("%s/nll is %g: some of the student's answers are no finite numbers", split, found["nll"])
+            raise NumericalError(
+                f"{split}/nll is {found['nll']:g}: the student's answers to some images are no finite numbers; "
+                "lower the learning rate, or train in float32"
+            )
+        self._log(split, found | self.member_metrics.compute())
 
     def _log(self, split: str, metrics: dict[str, Tensor]) -> None:
         self.log_dict({f"{split}/{name}": value.float() for name, value in metrics.items()})

@@ -2,7 +2,8 @@
 
 Every row ends in a 32-bit checksum over its bytes, its number and the key of the file. A row that was never written
 (a hole in the file), is half written, was damaged, or belongs to another table has a wrong checksum: it is missing.
-So rows need no lock, and no order in which they reach the disk.
+So rows need no lock, and no order in which they reach the disk. Who is about to fill one may claim it, so that nobody
+else computes the same.
 
 A folder holds one table: ``rows.bin``, and ``card.json``, which says in words what the rows are.
 
@@ -11,13 +12,16 @@ Shapes: B rows of a call, W values per row.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
+import time
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,8 @@ Words = NDArray[np.uint32]
 
 _NUMPY: dict[torch.dtype, np.dtype[Any]] = {torch.float16: np.dtype("<f2"), torch.float32: np.dtype("<f4")}
 _WORD = np.dtype("<u4")
+PATIENCE_S = 10.0  # with a process that has a claim: it may be stopped, or compile its teacher
+_LOOK_EVERY_S = 0.002
 _BLOCK_WORDS = 2**22  # 16 MiB: what is read at once when a whole file is looked through
 
 
@@ -107,6 +113,20 @@ class RowFile:
         except OSError as error:
             self._stop_writing(error)
 
+    @contextmanager
+    def claim(self, row: int) -> Iterator[None]:
+        """Wait while another process claims this row; then claim it, so that processes in step do not compute the same.
+
+        It is a lock of the system on a byte of the row, which ends with its process at the latest. Where there are no
+        locks, or behind a process that takes longer than `PATIENCE_S`, there is no claim.
+        """
+        claimed = self._lock(row)
+        try:
+            yield
+        finally:
+            if claimed and self._descriptor is not None:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, row * self._record_bytes)
+
     def sync(self) -> None:
         """Wait until all that was written is on the disk; one that refuses is a warning, as in `keep`."""
         if self._descriptor is None:
@@ -126,6 +146,18 @@ class RowFile:
     def known(self) -> Tensor:
         """Return ``[rows]`` bool: which rows are there."""
         return torch.cat([known for _, _, known in self.blocks()])
+
+    def _lock(self, row: int) -> bool:
+        deadline = time.monotonic() + PATIENCE_S
+        while self._descriptor is not None and time.monotonic() < deadline:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row * self._record_bytes)
+                return True
+            except (BlockingIOError, PermissionError):  # another process has it
+                time.sleep(_LOOK_EVERY_S)
+            except OSError:
+                return False
+        return False
 
     # -- rows and bytes -----------------------------------------------------------------------------------
 

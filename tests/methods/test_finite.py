@@ -92,9 +92,9 @@ def test_with_accumulated_gradients_all_batches_of_the_step_are_kept(fit):
     method = faulty("gradient")
     method.step = 2
     error = stopped(fit, method, accumulate_grad_batches=3)  # nine batches: three steps
-    assert "is not finite after step 2, although its losses are; lower" in str(error)  # the validation was in between
-    assert steps_of(error) == [2, 2, 2, 3]
-    assert len({int(seen.batch.index[0]) for seen in error.seen}) == 4
+    assert "is not finite after step 2, although its losses are; lower" in str(error)  # found by the validation after it
+    assert steps_of(error) == [1, 1, 1, 2, 2, 2]
+    assert len({int(seen.batch.index[0]) for seen in error.seen}) == 6
 
 
 def test_the_last_step_of_a_run_is_found_when_it_is_saved(fit, tmp_path):

@@ -1,7 +1,9 @@
 import json
 import logging
+import multiprocessing
 import os
 import random
+import time
 
 import pytest
 import torch
@@ -185,6 +187,35 @@ def test_two_runs_at_once_share_what_they_learn(tmp_path):
         assert first.teach(batch).logits.equal(second.teach(batch).logits)
     assert asked_in(first).images == distinct(data, 3)
     assert asked_in(second).images == 0
+
+
+class Slow(Asked):
+    """A teacher that takes its time."""
+
+    def teach(self, batch):
+        time.sleep(0.01)
+        return super().teach(batch)
+
+
+def train_in_step(folder, together, counts):
+    torch.set_num_threads(1)
+    data = small()
+    teacher = started(folder, data, inner=Slow(network()))
+    for batch in epochs(data, 2):
+        together.wait(60)
+        teacher.teach(batch)
+    counts.put(asked_in(teacher).images)
+
+
+def test_two_runs_in_step_ask_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    together, counts = context.Barrier(2), context.Queue()
+    runs = [context.Process(target=train_in_step, args=(tmp_path, together, counts)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    assert counts.get(timeout=60) + counts.get(timeout=60) == distinct(small(), 2)
+    for run in runs:
+        run.join(60)
 
 
 def test_a_complete_cache_never_asks_and_knows_it(tmp_path):

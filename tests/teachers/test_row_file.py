@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from kdlab.errors import IntegrityError, UsageError
+from kdlab.teachers import row_file
 from kdlab.teachers.row_file import RowFile, gib
 
 CARD = {"teacher": "A", "views": 9}
@@ -212,6 +214,58 @@ def check_one_of(versions, file):
 
 
 # -- disks that refuse
+
+
+def holding(folder, row, held, release):
+    with table(folder).claim(row):
+        held.set()
+        release.wait(60)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that claims row 7 and lets go of it when it is told to, or dies."""
+    table(tmp_path)
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    process = context.Process(target=holding, args=(tmp_path, 7, held, release))
+    process.start()
+    assert held.wait(60)
+    yield SimpleNamespace(process=process, release=release)
+    process.kill()
+    process.join()
+
+
+@pytest.mark.parametrize("end", ["release", "death"])
+def test_a_claimed_row_is_waited_for_until_its_process_lets_go_of_it_or_dies(tmp_path, holder, end):
+    let_go = holder.release.set if end == "release" else holder.process.kill
+    threading.Timer(0.3, let_go).start()
+    began = time.monotonic()
+    with table(tmp_path).claim(7):
+        assert 0.2 < time.monotonic() - began < row_file.PATIENCE_S
+    with table(tmp_path).claim(7):  # it was given back
+        pass
+
+
+def test_nobody_waits_for_another_row_or_for_ever(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr(row_file, "PATIENCE_S", 0.2)
+    began = time.monotonic()
+    with table(tmp_path).claim(8):
+        assert time.monotonic() - began < 0.2
+    with table(tmp_path).claim(7):
+        assert time.monotonic() - began >= 0.2
+
+
+def test_without_locks_or_without_writing_nobody_waits(full, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    with full.claim(7):
+        pass
+    full._stop_writing(OSError(errno.EIO, "Input/output error"))
+    with full.claim(7):
+        pass
 
 
 def test_a_file_that_cannot_be_written_is_read_and_new_rows_are_not_kept(full, monkeypatch, caplog):
