@@ -92,7 +92,7 @@ def test_with_accumulated_gradients_all_batches_of_the_step_are_kept(fit):
     method = faulty("gradient")
     method.step = 2
     error = stopped(fit, method, accumulate_grad_batches=3)  # nine batches: three steps
-    assert "is not finite after step 2, although its losses are; lower" in str(error)  # found by the validation after it
+    assert "is not finite after step 2, although its losses are; lower" in str(error)  # the validation found it
     assert steps_of(error) == [1, 1, 1, 2, 2, 2]
     assert len({int(seen.batch.index[0]) for seen in error.seen}) == 6
 
