@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -194,6 +195,8 @@ def _run(place: str, study: str, words: list[str]) -> tuple[int, float]:
             f"node {socket.gethostname()} does not see {Path(place, study)}; "
             "all nodes must share the disk with the runs, and call it the same"
         )
+    # with it Ray cancels a task; the workers of a cluster that was started in the background ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, *words, str(os.getpid())], cwd=place)
     try:

@@ -159,7 +159,9 @@ def test_when_a_process_is_killed_the_job_ends_and_leaves_no_orphan(launcher: st
     output, _ = process.communicate(timeout=100)
     assert time.monotonic() - began < 60
     assert process.returncode != 0
-    assert all(ended(pid) for pid in ranks)
+    while not all(ended(pid) for pid in ranks):  # what it wrote is read, and the system still takes it down
+        assert time.monotonic() - began < 60
+        time.sleep(0.1)
     assert "is gone: it was killed, or its machine was" in output
     if launcher == "Lightning" and victim == "last":
         assert process.returncode == LOST

@@ -88,6 +88,7 @@ def two_nodes(tmp_path_factory):
 def serve(pipe):
     from ray.cluster_utils import Cluster
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script, where clusters are started
     size = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     nodes = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
     second = nodes.add_node(**size)
@@ -166,7 +167,7 @@ def test_runs_end_as_they_do_on_one_machine(two_nodes, study):
     assert student["threads"] == 1
 
 
-@pytest.mark.faults  # on a machine with much else to do a run may end before the signal reaches its node
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("do", "signals"),
     [("wait", [signal.SIGINT]), ("wait", [signal.SIGTERM]), ("linger", [signal.SIGTERM, signal.SIGTERM])],
