@@ -35,7 +35,7 @@ class IntegrityError(KDLabError):
 
 
 class NumericalError(KDLabError, ArithmeticError):
-    """A loss is no finite number any more, or an exported network differs from its original (exit code 5)."""
+    """A loss or an answer is no finite number, or an exported network differs from its original (exit code 5)."""
 
     exit_code = 5
 

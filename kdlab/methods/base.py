@@ -198,7 +198,7 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         try:
             super().on_validation_epoch_end()
         except NumericalError:
-            if self.trainer.state.fn == "fit":
+            if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
                 self._watch.look_at_weights(self, self.state_dict())
             raise
 

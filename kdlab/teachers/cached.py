@@ -107,7 +107,7 @@ class CachedTeacher(Teacher):
         values, missing = self._table.recall(rows)
         if missing is not None and len(missing):
             assert self.file is not None
-            with self.file.claim(int(rows[missing[0]])):
+            with self.file.claim(int(rows[0])):  # of a batch: the same for a run in step, whatever it misses
                 values, missing = self._table.recall(rows)  # what another run in step with this one has asked
                 if missing is not None and len(missing):
                     values[missing] = self._ask(batch, rows, missing)

@@ -21,7 +21,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -117,15 +117,17 @@ class RowFile:
     def claim(self, row: int) -> Iterator[None]:
         """Wait while another process claims this row; then claim it, so that processes in step do not compute the same.
 
-        It is a lock of the system on a byte of the row, which ends with its process at the latest. Where there are no
-        locks, or behind a process that takes longer than `PATIENCE_S`, there is no claim.
+        It is a lock of the system on a byte behind the file's end. It ends with its process at the latest, or when that
+        opens the table once more: then both may compute. Where there are no locks, or behind a process that takes
+        longer than `PATIENCE_S`, there is no claim.
         """
         claimed = self._lock(row)
         try:
             yield
         finally:
             if claimed and self._descriptor is not None:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, row * self._record_bytes)
+                with suppress(OSError):  # a claim that stays costs others a wait, not this run its end
+                    fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self.size_bytes + row)
 
     def sync(self) -> None:
         """Wait until all that was written is on the disk; one that refuses is a warning, as in `keep`."""
@@ -151,9 +153,9 @@ class RowFile:
         deadline = time.monotonic() + PATIENCE_S
         while self._descriptor is not None and time.monotonic() < deadline:
             try:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, row * self._record_bytes)
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self.size_bytes + row)
                 return True
-            except (BlockingIOError, PermissionError):  # another process has it
+            except BlockingIOError:  # another process has it
                 time.sleep(_LOOK_EVERY_S)
             except OSError:
                 return False

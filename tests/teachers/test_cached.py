@@ -14,6 +14,7 @@ from kdlab.errors import IntegrityError, UsageError
 from kdlab.methods import HintTransfer, LogitMatching, SubStudentEnsemble
 from kdlab.models import DigitsConv
 from kdlab.teachers import CachedTeacher, EMATeacher, FrozenTeacher, TeacherEnsemble
+from kdlab.teachers.row_file import RowFile
 from kdlab.teachers.views import views_of
 from kdlab.types import Batch
 from kdlab.weights import digest, save_weights
@@ -210,12 +211,22 @@ def train_in_step(folder, together, counts):
 def test_two_runs_in_step_ask_once(tmp_path):
     context = multiprocessing.get_context("fork")
     together, counts = context.Barrier(2), context.Queue()
-    runs = [context.Process(target=train_in_step, args=(tmp_path, together, counts)) for _ in range(2)]
+    runs = [context.Process(target=train_in_step, args=(tmp_path, together, counts), daemon=True) for _ in range(2)]
     for run in runs:
         run.start()
     assert counts.get(timeout=60) + counts.get(timeout=60) == distinct(small(), 2)
     for run in runs:
         run.join(60)
+
+
+def test_a_batch_is_claimed_by_its_first_row_whatever_is_known_of_it(tmp_path, monkeypatch):
+    data = small()
+    batch = next(iter(epochs(data, 1)))
+    started(tmp_path, data).teach(Batch(*(part[:3] for part in batch)))  # what another run is just writing
+    claimed, claim = [], RowFile.claim
+    monkeypatch.setattr(RowFile, "claim", lambda file, row: claimed.append(row) or claim(file, row))
+    started(tmp_path, data).teach(batch)
+    assert claimed == [int(batch.index[0] * 9 + batch.view[0])]
 
 
 def test_a_complete_cache_never_asks_and_knows_it(tmp_path):

@@ -243,8 +243,19 @@ def test_a_claimed_row_is_waited_for_until_its_process_lets_go_of_it_or_dies(tmp
     began = time.monotonic()
     with table(tmp_path).claim(7):
         assert 0.2 < time.monotonic() - began < row_file.PATIENCE_S
-    with table(tmp_path).claim(7):  # it was given back
+
+
+def test_a_claim_is_given_back(tmp_path):
+    file = table(tmp_path)
+    with file.claim(7):
         pass
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    process = context.Process(target=holding, args=(tmp_path, 7, held, release), daemon=True)
+    process.start()
+    assert held.wait(row_file.PATIENCE_S / 2)
+    release.set()
+    process.join(60)
 
 
 def test_nobody_waits_for_another_row_or_for_ever(tmp_path, holder, monkeypatch):
@@ -256,13 +267,15 @@ def test_nobody_waits_for_another_row_or_for_ever(tmp_path, holder, monkeypatch)
         assert time.monotonic() - began >= 0.2
 
 
-def test_without_locks_or_without_writing_nobody_waits(full, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EPERM])
+def test_without_locks_or_without_writing_nobody_waits(full, monkeypatch, number):
     def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(number, "no locks")
 
     monkeypatch.setattr("fcntl.lockf", no_locks)
+    began = time.monotonic()
     with full.claim(7):
-        pass
+        assert time.monotonic() - began < row_file.PATIENCE_S / 2
     full._stop_writing(OSError(errno.EIO, "Input/output error"))
     with full.claim(7):
         pass
