@@ -20,7 +20,7 @@ from kdlab.parser import KDLabParser
 from kdlab.parser_messages import brief
 
 # imported so that configs may use the short names of their classes
-from kdlab.run import checkpoints, costs, fast, tensorboard, wandb_logger  # noqa: F401
+from kdlab.run import checkpoints, costs, fast, graphed_steps, tensorboard, wandb_logger  # noqa: F401
 
 register_type(torch.device)  # of Lightning's StochasticWeightAveraging: written as text, and read again
 

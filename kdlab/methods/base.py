@@ -6,7 +6,7 @@ Shapes: B images, K classes.
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from kdlab.errors import KDLabError, NumericalError, UsageError
+from kdlab.errors import KDLabError, UsageError
 from kdlab.losses import LogitLoss
-from kdlab.methods.checks import blank_batch, check_finite, check_scalar, looking_only, try_network
+from kdlab.methods.checks import blank_batch, check_scalar, looking_only, try_network
 from kdlab.methods.evaluation import Evaluation
-from kdlab.methods.finite import LossWatch
 from kdlab.methods.optimization import Optimization, OptimizerFactory, SchedulerFactory
 from kdlab.methods.saving import TeacherlessCheckpoint
-from kdlab.metrics import EpochMeans
+from kdlab.methods.training_log import StepLoss, TrainingLog
 from kdlab.models.taps import Taps
 from kdlab.teachers import Teacher
 from kdlab.types import Batch, Outputs
@@ -31,7 +30,7 @@ from kdlab.weights import digest
 log = logging.getLogger(__name__)
 
 
-class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
+class Method(TrainingLog, Evaluation, Optimization, TeacherlessCheckpoint, ABC):
     """A way for a student to learn, alone or from a teacher.
 
     A subclass says which terms make up the loss, in `losses`. Everything else is done here, once: forward
@@ -64,8 +63,6 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         self.optimizer_factory = optimizer
         self.lr_scheduler_factory = lr_scheduler
         self.seed = seed
-        self.train_means = EpochMeans()
-        self._watch = LossWatch()
         self._epoch_told = -1
         self._teachers_digest: list[str] = []  # known when training starts
         self.tap()
@@ -135,8 +132,12 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
 
     # -- training -----------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch and keep its terms for the log."""
+    def step_loss(self, batch: Batch) -> StepLoss:
+        """Return the loss of a batch, with what it is made of.
+
+        Raises:
+            UsageError: if `losses` returns no dict of scalars, or nothing that can be learnt from.
+        """
         student, teacher = self.ask_student(batch), self.ask_teacher(batch)
         terms = self.losses(student, teacher, batch)
         if not isinstance(terms, dict):
@@ -153,12 +154,23 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
                 f"{type(self).__name__}: no term of the loss has a gradient, so there is nothing to learn; leave out "
                 "what cuts it off in the student or the loss: detach, no_grad, argmax, whole numbers"
             )
-        self._record(terms, loss, student, teacher, batch, batch_idx)
-        return loss if self.trainer.accumulate_grad_batches == 1 else loss * self._accumulated_share(batch_idx)
+        return StepLoss(loss, terms, student, teacher)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch and keep its terms for the log."""
+        loss = self.step_loss(batch)
+        self.record_step(loss, batch, batch_idx)
+        return (
+            loss.total if self.trainer.accumulate_grad_batches == 1 else loss.total * self._accumulated_share(batch_idx)
+        )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step; then a teacher that follows its student does so."""
+        """Take the step; then teachers that follow their student do so."""
         super().optimizer_step(*args, **kwargs)
+        self.update_teachers()
+
+    def update_teachers(self) -> None:
+        """Show the student after a step to the teacher."""
         if self.teacher is not None:
             self.teacher.update(self.student)
 
@@ -185,23 +197,6 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
 
-    def on_train_epoch_end(self) -> None:
-        """Log the means of the epoch."""
-        self._watch.look(self, wait=True)
-        means = {f"train/{name}": float(value) for name, value in self.train_means.compute().items()}
-        check_finite(means, f"the mean over epoch {self.current_epoch}")
-        self.log_dict(means, logger=False, sync_dist=False)
-        self._write_log(means, step=self.global_step - 1)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics; answers that are no numbers are traced back to the step that made the weights so."""
-        try:
-            super().on_validation_epoch_end()
-        except NumericalError:
-            if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-                self._watch.look_at_weights(self, self.state_dict())
-            raise
-
     def _accumulated_share(self, batch_idx: int) -> float:
         """What this batch counts among those that a step accumulates, times their number, by which Lightning divides.
 
@@ -214,40 +209,6 @@ class Method(Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         together: int = loader.images_in(first, min(first + batches, int(self.trainer.num_training_batches)))
         own: int = loader.images_in(batch_idx, batch_idx + 1)
         return batches * own / together
-
-    def on_train_end(self) -> None:
-        """Let the last batches go."""
-        self._watch.forget()
-
-    def _record(
-        self, terms: dict[str, Tensor], loss: Tensor, student: Outputs, teacher: Outputs | None, batch: Batch,
-        batch_idx: int,
-    ) -> None:  # fmt: skip
-        target = batch.label if batch.label.dim() == 1 else batch.label.argmax(dim=-1)
-        accuracy = (student.logits.detach().argmax(dim=-1) == target).float().mean()
-        # the terms first: when one is no number, it is named rather than the sum
-        values = {**{f"{name}_loss": term for name, term in terms.items()}, "loss": loss, "accuracy": accuracy}
-        self.train_means.add(values, len(batch.label))
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it by a connector
-        last = batch_idx + 1 == self.trainer.num_training_batches
-        steps = last or (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0  # of those that a step accumulates
-        log_now = every > 0 and (self.global_step + 1) % every == 0 and steps
-        if not log_now and self.device.type not in ("cpu", "cuda"):
-            return  # reading a value would make the accelerator wait
-        self._watch.add(self.global_step, self.current_epoch, batch, values)
-        read = self._watch.look(self, wait=log_now, here=(student, teacher))
-        if log_now:
-            self.log("loss", read["loss"], prog_bar=True, logger=False)
-            self._write_log({f"train/{name}_step": value for name, value in read.items()}, step=self.global_step)
-
-    def _write_log(self, values: Mapping[str, float], step: int) -> None:
-        """Write to the loggers now.
-
-        `self.log` writes after the resume point of this step, and a kill in between would lose the row for good.
-        """
-        for logger in self.loggers:
-            logger.log_metrics({**values, "epoch": self.current_epoch}, step=step)
-            logger.save()
 
     # -- before training ----------------------------------------------------------------------------------
 

@@ -128,12 +128,11 @@ class SubStudentEnsemble(Method):
             member.on_train_batch_start(batch, batch_idx)
         super().on_train_batch_start(batch, batch_idx)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step; then the members' teachers that learn do so."""
-        super().optimizer_step(*args, **kwargs)
+    def update_teachers(self) -> None:
+        """Show the students after a step to the teachers, those of the members too."""
+        super().update_teachers()
         for member in self.single_methods:
-            if member.teacher is not None:
-                member.teacher.update(member.student)
+            member.update_teachers()
 
     def unsaved(self) -> Iterator[str]:
         """No teachers, and the members' students only once: as networks of the ensemble."""

@@ -110,6 +110,11 @@ class Teacher(nn.Module, ABC):
         return True
 
     @property
+    def answers_at_once(self) -> bool:
+        """Whether an answer takes nothing but the device: no look at what is missing, no file."""
+        return all(part.answers_at_once for part in self.modules() if isinstance(part, Teacher) and part is not self)
+
+    @property
     def untrained(self) -> bool:
         """Whether random weights stand in for those of the teacher, or of one inside it."""
         return any(part.untrained for part in self.modules() if isinstance(part, Teacher) and part is not self)

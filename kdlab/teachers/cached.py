@@ -140,6 +140,7 @@ class CachedTeacher(Teacher):
         self._require_room(images, rows * width * self.dtype.itemsize, width)
         self.file = RowFile(Path(self.cache_dir, _name(card)), card, rows, width, self.dtype)
         self.asked = asked_rows(images)
+        self._device = device
         share = self._compare(images, self.file, _ROUNDING["16" in precision])
         log.info("the teacher's answers are remembered in %s: %s when complete, about %.0f%% is there",
                  self.file.folder, gib(self.file.size_bytes), 100 * share)  # fmt: skip
@@ -151,6 +152,13 @@ class CachedTeacher(Teacher):
     def ready(self) -> bool:
         """Whether the teacher is."""
         return self.teacher.ready
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether all that will be asked is remembered, in the memory of the device."""
+        if self._table is None:
+            return self.teacher.answers_at_once
+        return isinstance(self._table, ResidentTable) and self._table.answers_at_once(self._device)
 
     @property
     def innermost(self) -> Teacher:

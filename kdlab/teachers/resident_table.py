@@ -56,6 +56,10 @@ class ResidentTable:
             missing = missing[still]
         return values.to(rows.device), missing.to(rows.device)
 
+    def answers_at_once(self, device: torch.device) -> bool:
+        """Whether looking up takes nothing but this device: all rows are there, in its memory."""
+        return not self.unknown and self.values.device == device
+
     def keep(self, rows: Tensor, values: Tensor) -> None:
         """Remember rows, each listed once."""
         self.file.keep(rows, values)

@@ -73,6 +73,22 @@ def test_cuda_graphs_train(tmp_path: Path) -> None:
     assert fit("logit_matching", *graphs, "--profile", "false")["student"]["test"]["accuracy"] > 0.15
 
 
+@pytest.mark.parametrize("config", METHODS)
+def test_a_step_as_one_graph_trains_to_the_same_student_but_for_rounding(config: str) -> None:
+    exact = ["--profile", "false", "--trainer.precision", "32-true", "--runs_dir"]
+    if config == "cached_teacher":  # the answers that both find
+        fit(config, *exact, "runs-asking")
+    plain = fit(config, *exact, "runs-usual")
+    graphed = fit(config, *exact, "runs-graphed", "--config", "run/cuda_graphs")
+    assert graphed["student"]["test"]["nll"] == pytest.approx(plain["student"]["test"]["nll"], rel=0.05)
+    assert graphed.get("teacher", {}).get("images_answered") == plain.get("teacher", {}).get("images_answered")
+
+
+def test_graphs_of_compiled_networks_in_bfloat16_train() -> None:
+    overlays = ["--config", "run/compiled", "--config", "run/cuda_graphs"]
+    assert fit("logit_matching", *overlays, "--profile", "false")["student"]["test"]["accuracy"] > 0.15
+
+
 def test_float32_on_the_gpu_is_float32_on_the_cpu_but_for_rounding() -> None:
     exact = ["--trainer.precision", "32-true", "--profile", "false", "--runs_dir"]
     on_gpu = fit("logit_matching", *exact, "runs-gpu")
