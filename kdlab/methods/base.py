@@ -154,7 +154,9 @@ class Method(TrainingLog, Evaluation, Optimization, TeacherlessCheckpoint, ABC):
                 f"{type(self).__name__}: no term of the loss has a gradient, so there is nothing to learn; leave out "
                 "what cuts it off in the student or the loss: detach, no_grad, argmax, whole numbers"
             )
-        return StepLoss(loss, terms, student, teacher)
+        target = batch.label if batch.label.dim() == 1 else batch.label.argmax(dim=-1)
+        accuracy = (student.logits.detach().argmax(dim=-1) == target).float().mean()
+        return StepLoss(loss, terms, accuracy, student, teacher)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch and keep its terms for the log."""

@@ -69,7 +69,7 @@ class LossWatch:
 
     def add(self, step: int, epoch: int, batch: Batch, losses: Mapping[str, Tensor]) -> None:
         """Take the scalar losses of a batch; on a GPU, without waiting for them."""
-        values = torch.stack([loss.detach().float() for loss in losses.values()])
+        values = torch.stack([loss.detach() for loss in losses.values()]).float()
         copied = None
         if values.device.type == "cuda":
             values = values.to("cpu", non_blocking=True)  # into pinned memory

@@ -27,12 +27,14 @@ class StepLoss(NamedTuple):
     Attributes:
         total: the sum of the terms, with its graph.
         terms: scalars by name, already weighted.
+        accuracy: share of right answers in [0, 1]; of mixed images the larger part counts.
         student: what the student said; ``logits`` ``[B, K]``.
         teacher: what its teacher said; None where there is none.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
+    accuracy: Tensor
     student: Outputs
     teacher: Outputs | None
 
@@ -55,11 +57,9 @@ class TrainingLog(LightningModule):
         Raises:
             NotFiniteError: for the first step with a loss that is not finite, on a GPU some steps later.
         """
-        target = batch.label if batch.label.dim() == 1 else batch.label.argmax(dim=-1)
-        accuracy = (loss.student.logits.detach().argmax(dim=-1) == target).float().mean()
         # the terms first: when one is no number, it is named rather than the sum
         terms = {f"{name}_loss": term for name, term in loss.terms.items()}
-        values = {**terms, "loss": loss.total, "accuracy": accuracy}
+        values = {**terms, "loss": loss.total, "accuracy": loss.accuracy}
         self.train_means.add(values, len(batch.label))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it by a connector
         last = batch_idx + 1 == self.trainer.num_training_batches

@@ -137,7 +137,7 @@ class StepGraph:
         method.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         optimizer.step()
         terms = {name: term.detach() for name, term in loss.terms.items()}
-        return StepLoss(loss.total.detach(), terms, Outputs(loss.student.logits.detach()), None)
+        return StepLoss(loss.total.detach(), terms, loss.accuracy, Outputs(loss.student.logits.detach()), None)
 
 
 class GraphedSteps(Callback):
@@ -161,6 +161,7 @@ class GraphedSteps(Callback):
     def __init__(self) -> None:
         self._capture: CUDACapture | None = None
         self._step: StepGraph | None = None
+        self._teachers: list[Teacher] = []
         self._usual = 0  # whole batches to come that are not captured
         self._told = False
 
@@ -172,6 +173,7 @@ class GraphedSteps(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train in a stream that can be captured, with optimizers whose counters live on the device."""
         self._capture = self.capture_by(pl_module.device)
+        self._teachers = [part for part in pl_module.modules() if isinstance(part, Teacher)]
         self._usual = WARM_UP
         for optimizer in trainer.optimizers:
             _count_on_device(optimizer)
@@ -185,7 +187,7 @@ class GraphedSteps(Callback):
         """Choose between the graph and a usual step."""
         method, loader = cast("Method", pl_module), cast("Any", trainer.train_dataloader)
         whole = len(batch.label) == loader.batch_size * loader.streams
-        if not whole or self._usual or self._waits_for_a_teacher(method):
+        if not whole or self._usual or self._waits_for_a_teacher():
             self._usual = max(self._usual - whole, 0)
             StepGraph.give_back(method)
             return
@@ -209,8 +211,8 @@ class GraphedSteps(Callback):
             self._capture.close()
             self._capture = None
 
-    def _waits_for_a_teacher(self, method: Method) -> bool:
-        waits = any(isinstance(part, Teacher) and not part.answers_at_once for part in method.modules())
+    def _waits_for_a_teacher(self) -> bool:
+        waits = not all(teacher.answers_at_once for teacher in self._teachers)
         if waits and not self._told:
             log.info("steps are no CUDA graphs while answers of the teacher are missing; `kdlab cache` fills them in")
             self._told = True

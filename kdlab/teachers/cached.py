@@ -156,9 +156,8 @@ class CachedTeacher(Teacher):
     @property
     def answers_at_once(self) -> bool:
         """Whether all that will be asked is remembered, in the memory of the device."""
-        if self._table is None:
-            return self.teacher.answers_at_once
-        return isinstance(self._table, ResidentTable) and self._table.answers_at_once(self._device)
+        table = self._table
+        return table is None or (isinstance(table, ResidentTable) and table.answers_at_once(self._device))
 
     @property
     def innermost(self) -> Teacher:
