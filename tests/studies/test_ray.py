@@ -293,7 +293,7 @@ def kill_in_training(runs, raylet):
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="what a node runs is found in Linux' /proc")
 def test_a_node_that_dies_midway_costs_no_run_and_doubles_none(two_nodes, tmp_path, monkeypatch, capfd):
