@@ -117,7 +117,8 @@ class StepGraph:
         try:
             self._run, self._loss = self._capture.capture(self._take)
         except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
+            first = error.__context__ or error  # a capture that has failed fails again when it ends
+            reason = str(first).partition("\n")[0]
             raise UsageError(
                 f"GraphedSteps: a step of {type(self._method).__name__} cannot be a CUDA graph ({reason}); a step must "
                 "not wait for numbers, as .item() does; take GraphedSteps out of trainer.callbacks"

@@ -35,6 +35,7 @@ def parser() -> VerbParser:
         "others; exit code 6 tells of it.",
         ["configs/studies/digits_alpha.yaml --quick",
          "studies/alpha_mnist --data_dir data --dry-run",
+         "studies/techniques_cifar100 --data_dir data --config run/gpu",
          "studies/grid_mnist --data_dir data --shard 1/4",
          "studies/grid_mnist --data_dir data --executor ray --ray_address auto --gpus_per_run 0.25"],
     )  # fmt: skip
@@ -42,6 +43,10 @@ def parser() -> VerbParser:
     parser.add_argument("--quick", action="store_true", help="make it small, as its section `quick` says")
     parser.add_argument("--dry-run", action="store_true", help="check every config, show the plan, and run nothing")
     parser.add_argument("--data_dir", metavar="DIR", help="where the data are")
+    parser.add_argument(
+        "--config", metavar="OVERLAY", action="append", default=[],
+        help="how all runs run, over what the study says: run/gpu; several times for several",
+    )  # fmt: skip
     parser.add_argument("--runs_dir", metavar="DIR", type=Path, default=Path("runs"), help="folder of all runs [runs]")
     parser.add_argument(
         "--jobs", metavar="N", type=positive_int,
@@ -101,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
 
     import torch
 
-    from kdlab.config_files import find_config
+    from kdlab.config_files import find_config, find_configs
     from kdlab.messages import set_up_messages
     from kdlab.studies.configs import ConfigReader
     from kdlab.studies.file import read_study
@@ -114,7 +119,8 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)  # threads would not survive the fork of a run
     path = Path(find_config(options.file))
     check_yaml(path)
-    data = [] if options.data_dir is None else ["--data.data_dir", options.data_dir]
+    place = [] if options.data_dir is None else ["--data.data_dir", options.data_dir]
+    of_all = [*place, *find_configs([word for name in options.config for word in ("--config", name)])]
     content = read_study(path, options.quick)
     if options.shard != (1, 1) and any(variant.search for variant in content.variants):
         raise UsageError(
@@ -122,7 +128,7 @@ def main(arguments: Sequence[str]) -> None:
             "leave --shard out on every machine, then they share the runs of each round"
         )
     study = study_folder(options.runs_dir, content.name)
-    read_config, score = ConfigReader(data), LedgerScore(study, options.retry_failed)
+    read_config, score = ConfigReader(of_all), LedgerScore(study, options.retry_failed)
     plan = make_plan(content, read_config, score)
     chosen = choose(plan, *options.shard)
     jobs = options.jobs if options.executor == "ray" else options.jobs or _slots()
@@ -132,7 +138,7 @@ def main(arguments: Sequence[str]) -> None:
     done = study.exists() and all(Entry(study, run.id).state == "done" for run in chosen)
     if options.executor == "local" and not done:  # other machines may have their data elsewhere
         read_config.prepare_data()
-    with _executor(options, study, jobs, data, read_config.is_as_planned) as executor:
+    with _executor(options, study, jobs, of_all, read_config.is_as_planned) as executor:
 
         def next_plan() -> Plan:
             score.tried = executor.ends.keys()
@@ -184,21 +190,21 @@ def _slots() -> int:
 
 @contextmanager
 def _executor(
-    options: argparse.Namespace, study: Path, jobs: int | None, data: Sequence[str], is_as_planned: Check
+    options: argparse.Namespace, study: Path, jobs: int | None, of_all: Sequence[str], is_as_planned: Check
 ) -> Iterator[LocalExecutor | RayExecutor]:
     if options.executor == "ray":
         from kdlab.studies.cluster import RayExecutor, connected
 
         with connected(options.ray_address or "local"):
             cpus = options.cpus_per_run or 1.0
-            yield RayExecutor(study, cpus, options.gpus_per_run, jobs, data, options.retry_failed, is_as_planned)
+            yield RayExecutor(study, cpus, options.gpus_per_run, jobs, of_all, options.retry_failed, is_as_planned)
     else:
         import torch
 
         from kdlab.studies.local import LocalExecutor
 
         gpus = torch.cuda.device_count() if jobs != 1 else None
-        yield LocalExecutor(study, jobs or 1, data, options.retry_failed, is_as_planned, gpus)
+        yield LocalExecutor(study, jobs or 1, of_all, options.retry_failed, is_as_planned, gpus)
 
 
 def _show(plan: Plan, chosen: Sequence[PlannedRun], study: Path, jobs: int | None) -> None:

@@ -264,6 +264,27 @@ def test_missing_data_are_one_line_before_anything_runs(tmp_path, capsys, monkey
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_overlay_says_how_all_runs_run(tmp_path, capsys):
+    path = write(tmp_path, teachers={}, comparisons=[], seeds=[0], variants={"plain": {"base": "digits/independent"}})
+    arguments = ["study", path, "--runs_dir", str(tmp_path / "runs"), "--config", "run/fast_cpu"]
+    assert main([*arguments, "--jobs", "1"]) == 0
+    (result,) = (json.loads(found) for found in results(tmp_path / "runs").values())
+    assert result["precision"] == "bf16-mixed"
+    (config,) = (tmp_path / "runs" / "studies" / "tiny").glob("*/config.yaml")
+    assert "ChannelsLast" in config.read_text()
+    capsys.readouterr()
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "this call: 1 runs (1 done)" in capsys.readouterr().out  # the same runs are found again
+    assert main([*arguments[:-2], "--dry-run"]) == 0
+    assert "this call: 1 runs (1 pending)" in capsys.readouterr().out  # precision is part of what they are
+
+
+def test_an_overlay_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert main(["study", write(tmp_path), "--runs_dir", str(tmp_path / "runs"), "--config", "run/fast"]) == 2
+    assert "there is no config run/fast" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_study_is_no_config_of_a_run(capsys):
     assert main(["fit", "--config", "studies/digits_alpha"]) == 2
     assert "is a study; run it with: python -m kdlab study studies/digits_alpha" in capsys.readouterr().err
