@@ -23,7 +23,7 @@ from kdlab.methods.optimization import Optimization, OptimizerFactory, Scheduler
 from kdlab.methods.saving import TeacherlessCheckpoint
 from kdlab.methods.training_log import StepLoss, TrainingLog
 from kdlab.models.taps import Taps
-from kdlab.teachers import Teacher
+from kdlab.teachers import CachedTeacher, Teacher
 from kdlab.types import Batch, Outputs
 from kdlab.weights import digest
 
@@ -239,9 +239,13 @@ class Method(TrainingLog, Evaluation, Optimization, TeacherlessCheckpoint, ABC):
     def _let_teachers_remember(self) -> None:
         """Tell all teachers, however deep, that training images are next: what came before was made up."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        device = self.trainer.strategy.root_device
         for part in self.modules():
             if isinstance(part, Teacher):
-                part.remember(data, str(self.trainer.precision), self.trainer.strategy.root_device)
+                part.remember(data, str(self.trainer.precision), device)
+            if isinstance(part, CachedTeacher) and part.ahead:
+                with self.trainer.precision_plugin.train_step_context():
+                    part.ask_ahead(data, data.train_dataloader().split, data.eval_batch_size, device)
 
     def check_networks(self, image_shape: tuple[int, int, int], num_classes: int, required: bool) -> None:
         """Load the teacher and see that every network fits the data.

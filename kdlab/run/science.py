@@ -10,7 +10,12 @@ TRAINER_KEYS = (
     "check_val_every_n_epoch", "val_check_interval", "limit_val_batches",
 )  # fmt: skip
 PLACES = ("data_dir", "eval_batch_size", "resident")  # data options that do not change what is learnt
-CACHE_PLACES = ("cache_dir", "place", "max_gib")  # where a teacher's answers are remembered
+CACHE_PLACES = (
+    "cache_dir",
+    "place",
+    "max_gib",
+    "ahead",
+)  # where a teacher's answers are remembered, and when it is asked
 MOST_SHOWN = 6
 
 Config = Mapping[str, Any]

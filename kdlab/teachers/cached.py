@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from kdlab.errors import IntegrityError, UsageError
-from kdlab.teachers.base import Teacher, TrainingImages
+from kdlab.teachers.base import Images, Teacher, TrainingImages
+from kdlab.teachers.filling import ask_about
 from kdlab.teachers.resident_table import Place, ResidentTable, table_at
 from kdlab.teachers.row_file import RowFile, gib
 from kdlab.teachers.views import asked_rows, countable_views, views_digest, views_of
@@ -52,6 +53,8 @@ class CachedTeacher(Teacher):
         place: where the answers lie during training: in the memory of the device, of the host, or in the file. auto
             takes the first that has room.
         max_gib: the largest file that is made.
+        ahead: ask about all that is missing before the training starts, as `kdlab cache` does. Of several runs one
+            asks and the others wait. A GPU gains by it: a step that looks for missing answers waits for the host.
 
     Attributes:
         images_answered: in the training, also by processes that were stopped; under DDP by this rank.
@@ -68,6 +71,7 @@ class CachedTeacher(Teacher):
         dtype: Literal["float16", "float32"] = "float16",
         place: Place = "auto",
         max_gib: float = 8.0,
+        ahead: bool = False,
     ) -> None:
         super().__init__()
         if teacher.learns:
@@ -82,6 +86,7 @@ class CachedTeacher(Teacher):
         self.dtype = _DTYPES[dtype]
         self.place: Place = place
         self.max_gib = max_gib
+        self.ahead = ahead
         self.file: RowFile | None = None  # where answers are remembered, once training has started
         self._table: ResidentTable | RowFile | None = None
         self.images_answered = self.images_computed = 0
@@ -145,6 +150,29 @@ class CachedTeacher(Teacher):
         log.info("the teacher's answers are remembered in %s: %s when complete, about %.0f%% is there",
                  self.file.folder, gib(self.file.size_bytes), 100 * share)  # fmt: skip
         self._table = table_at(self.place, self.file, device, self.asked)
+
+    def ask_ahead(self, images: TrainingImages, split: Images, batch_size: int, device: torch.device) -> None:
+        """Ask about all that is missing; it is in no run's count, like what `kdlab cache` asks.
+
+        Args:
+            images: the data.
+            split: their training images, on the device where they fit.
+            batch_size: images at a time.
+            device: that answers.
+        """
+        if self.file is None or not self.file.writable:
+            return
+        self.to(device)
+        counts = self.images_answered, self.images_computed
+        with self.file.alone():
+            missing = self.asked[~self.file.known()[self.asked]]
+            if len(missing):
+                log.info("the teacher is asked about %d views ahead of the training", len(missing))
+            for _ in ask_about(self, images, split, missing, batch_size, device):
+                if not self.file.writable:  # the reason was said
+                    break
+        self._table = table_at(self.place, self.file, device, self.asked)
+        self.images_answered, self.images_computed = counts
 
     # -- as the teacher inside --------------------------------------------------------------------------------
 

@@ -129,6 +129,10 @@ class RowFile:
                 with suppress(OSError):  # a claim that stays costs others a wait, not this run its end
                     fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self.size_bytes + row)
 
+    def alone(self) -> FileLock:
+        """Return a lock, for who asks about all rows: others that would do so wait for it, or for its end."""
+        return FileLock(self.folder / ".filling")
+
     def sync(self) -> None:
         """Wait until all that was written is on the disk; one that refuses is a warning, as in `keep`."""
         if self._descriptor is None:

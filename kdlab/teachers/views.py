@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdlab.errors import UsageError
-from kdlab.teachers.base import TrainingImages
+from kdlab.teachers.base import Images, TrainingImages
 from kdlab.types import Batch
 
 _PROBED_VIEWS = 64  # of a made-up image, to tell augmentations apart
@@ -24,17 +24,19 @@ def asked_rows(images: TrainingImages) -> Tensor:
     return (images.train_split.index[:, None] * views + torch.arange(views)).flatten().sort().values
 
 
-def views_of(images: TrainingImages, rows: Tensor) -> Batch:
+def views_of(images: TrainingImages, rows: Tensor, split: Images | None = None) -> Batch:
     """Return the inputs that belong to rows, as training makes them.
 
     Args:
         images: the data.
         rows: ``[B]`` numbers among `asked_rows`.
+        split: the training images on the device of `rows`; by default those of `images`.
     """
     views = countable_views(images)
     index, view = rows // views, rows % views
-    split = images.train_split
-    place = torch.full((images.num_train_images,), -1).scatter_(0, split.index, torch.arange(len(split.index)))[index]
+    split = images.train_split if split is None else split
+    places = torch.arange(len(split.index), device=rows.device)
+    place = places.new_full((images.num_train_images,), -1).scatter_(0, split.index, places)[index]
     return images.training_view(Batch(split.images[place], split.labels[place], index, view))
 
 

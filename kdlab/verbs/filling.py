@@ -18,8 +18,9 @@ from kdlab.errors import UsageError
 from kdlab.methods import Method
 from kdlab.run.recipes import provide_teachers
 from kdlab.teachers import CachedTeacher
+from kdlab.teachers.filling import ask_about
 from kdlab.teachers.row_file import RowFile, gib
-from kdlab.teachers.views import countable_views, views_of
+from kdlab.teachers.views import countable_views
 
 Views = Literal["all", "used"]
 
@@ -48,6 +49,9 @@ class Filler(ConfigCLI):
     def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, **_: Any) -> None:
         """Make sure that the teacher is there, and ask it."""
         provide_teachers(model, self.parser, self._config, self._is_rehearsal)
+        for part in model.modules():
+            if isinstance(part, CachedTeacher):
+                part.ahead = False  # here it is asked what `views` says
         self.trainer.fit(model, datamodule=datamodule)
 
 
@@ -90,15 +94,16 @@ def _fill(trainer: Trainer, teacher: CachedTeacher, data: ImageData, rows: Tenso
     began = time.monotonic()
     device = trainer.strategy.root_device
     teacher.to(device)
+    if len(missing):
+        _require_writable(file)
     columns = (TextColumn("asking the teacher"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=len(missing))
-        for part in torch.split(missing, data.eval_batch_size) if len(missing) else ():
-            _require_writable(file)
-            batch = data.transfer_batch_to_device(views_of(data, part), device, 0)
-            with trainer.precision_plugin.train_step_context():
-                teacher.teach(batch)
-            progress.advance(task, len(part))
+        with trainer.precision_plugin.train_step_context():
+            split = data.train_dataloader().split
+            for asked in ask_about(teacher, data, split, missing, data.eval_batch_size, device):
+                _require_writable(file)
+                progress.advance(task, asked)
     file.sync()
     if len(missing):
         _require_writable(file)

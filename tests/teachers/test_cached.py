@@ -1,9 +1,12 @@
+import errno
 import json
 import logging
 import multiprocessing
 import os
 import random
+import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -537,6 +540,65 @@ def test_on_a_complete_cache_no_step_asks_the_teacher(fit, tmp_path):
     fit(system, small(augmentation=None))
     assert len(steps) == 2 * 9 + 1
     assert sum(steps[1:]) == 0  # the first is the blank image of `prepare`
+
+
+def ahead(tmp_path, place="host"):
+    """A teacher that is to be asked ahead, and how to do so."""
+    data, teacher = small(), started(tmp_path, place=place, ahead=True)
+    return teacher, lambda: teacher.ask_ahead(data, data.train_split, 512, CPU)
+
+
+@pytest.mark.parametrize("place", ["host", "disk"])
+def test_what_is_asked_ahead_is_all_and_no_step_asks_any_more(fit, tmp_path, place):
+    system = method(tmp_path, ahead=True, place=place)
+    fit(system, small())
+    assert asked_in(system).images - 9 * 180 in (1, 2)  # all views, and the blank images of `prepare` and `remember`
+    assert (system.teacher.images_answered, system.teacher.images_computed) == (2 * 180, 0)
+    assert system.teacher.answers_at_once == (place == "host")
+    again = method(tmp_path, ahead=True)
+    fit(again, small())
+    assert asked_in(again).images < 20  # those that are compared
+    assert bits(again.student.state_dict()) == bits(system.student.state_dict())
+
+
+def test_who_is_asked_ahead_says_the_same_as_on_the_way(tmp_path):
+    teacher, ask = ahead(tmp_path)
+    ask()
+    on_the_way = started(tmp_path / "other")
+    for batch in epochs(small(), 2):
+        torch.testing.assert_close(teacher.teach(batch).logits, on_the_way.teach(batch).logits, rtol=1e-2, atol=1e-3)
+    assert asked_in(teacher).images == 9 * 180
+
+
+def test_of_two_runs_one_asks_ahead_and_the_other_waits(tmp_path):
+    (first, ask_first), (second, ask_second) = ahead(tmp_path), ahead(tmp_path)
+    waiting = threading.Thread(target=ask_second)
+    with first.file.alone():
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert asked_in(second).images == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(first.file, "alone", nullcontext)  # it is this one that has the lock
+            ask_first()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert (asked_in(first).images, asked_in(second).images) == (9 * 180, 0)
+    assert second.answers_at_once
+
+
+def test_a_disk_that_is_full_ends_the_asking_ahead_and_not_the_run(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    teacher, ask = ahead(tmp_path)
+    monkeypatch.setattr("kdlab.teachers.row_file._write", full)
+    ask()
+    assert asked_in(teacher).images == 512
+    assert "cannot be written any more" in caplog.text
+    ask()  # a file that cannot be written is not asked for
+    assert asked_in(teacher).images == 512
+    assert all(bool(teacher.teach(batch).logits.isfinite().all()) for batch in epochs(small(), 1))
 
 
 def test_a_remembered_teacher_is_in_no_checkpoint_and_does_not_change(fit, tmp_path):
