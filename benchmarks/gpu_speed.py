@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 
 import measuring
 
@@ -28,11 +29,9 @@ PROGRAMS = {  # name -> options that make it short
     "data_pipeline": ["--repeats", "3"],
     "ensemble": [],
 }
-STOP_THEMSELVES = ("epoch", "kd_step")  # with --minutes, of which they get a part: what they have measured is written
-THEIR_PART = 0.85
+STOP_THEMSELVES, THEIR_PART = ("epoch", "kd_step"), 0.85  # of the time, by --minutes: what is measured is written
 LEAST_S = 60.0  # with less no program is begun
 PATIENCE_S = 20.0  # for a program that was told to stop
-LINES = 12  # of the output of a program that failed, in the table
 
 
 def is_there(name: str, device: measuring.Device) -> bool:
@@ -44,14 +43,11 @@ def is_there(name: str, device: measuring.Device) -> bool:
 
 def options_of(name: str, args, seconds: float) -> list[str]:
     """Return the options of a program that has so many seconds."""
-    options = [*PROGRAMS[name], "--device", args.device.type]
+    options = [*PROGRAMS[name], "--device", args.device.type, *(["--quick"] if args.quick else [])]
     options += ["--data_dir", args.data_dir] if name != "ensemble" else []
     options += ["--minutes", f"{THEIR_PART * seconds / 60:.2f}"] if name in STOP_THEMSELVES else []
-    options += ["--quick"] if args.quick else []
-    if name == "epoch":
-        options += ["--repdistiller", args.repdistiller] if args.repdistiller else []
-        options += ["--without_torchdistill"] if args.without_torchdistill else []
-    return options
+    options += ["--repdistiller", args.repdistiller] if name == "epoch" and args.repdistiller else []
+    return options + (["--without_torchdistill"] if name == "epoch" and args.without_torchdistill else [])
 
 
 def run(command: list[str], seconds: float) -> tuple[str, str]:
@@ -63,12 +59,11 @@ def run(command: list[str], seconds: float) -> tuple[str, str]:
             outcome = "failed" if process.wait(seconds) else "ran"
         except subprocess.TimeoutExpired:
             outcome = "out of time"
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        finally:
+            for stop in (signal.SIGINT, signal.SIGKILL):  # for it, and for what it has started and left behind
+                with suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                    os.killpg(process.pid, stop)
+                    process.wait(PATIENCE_S)
         log.seek(0)
         return outcome, log.read()
 
@@ -99,7 +94,7 @@ def main() -> int:
             outcomes[name] = (f"{outcome}, {time.monotonic() - began:.0f} s", "" if outcome == "ran" else output)
     print("\n== what became of them")
     for name, (outcome, output) in outcomes.items():
-        print(f"{name:14s} {outcome}", *output.splitlines()[-LINES:], sep="\n    ")
+        print(f"{name:14s} {outcome}", *output.splitlines()[-12:], sep="\n    ")
     return int(not all(outcome.startswith(("ran", "there")) for outcome, _ in outcomes.values()))
 
 
