@@ -38,6 +38,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,7 +109,7 @@ class Variant:
     ) -> None:
         self.method, self.data, self.device, self.fast = method.to(device.torch), data, device, fast
         self.callbacks = ([ChannelsLast()] if fast else []) + ([compiled] if compiled else [])
-        self.watch = LossWatch()
+        self.watch, self.steps = LossWatch(), count()
         self.trainer = SimpleNamespace(train_dataloader=data.train_dataloader())
         for callback in self.callbacks:
             callback.setup(self.trainer, method, "fit")
@@ -129,7 +130,8 @@ class Variant:
         """Take one step with a batch of the loader."""
         batch = self.data.training_view(batch)
         loss = self.loss(batch)
-        self.watch.add(0, 0, batch, {"loss": loss})  # as `fit` does: a GPU's losses are read some steps later
+        # as `fit` does: a GPU's losses are read some steps later
+        self.watch.add(next(self.steps), 0, batch, {"loss": loss})
         self.watch.look(self.method, wait=False)
         self.optimizer.zero_grad()
         loss.backward()

@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdlab.methods import IndependentStudent
 from kdlab.types import Batch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -335,6 +336,18 @@ def test_turns_end_before_the_time_is_up(measuring: ModuleType, monkeypatch: pyt
     assert taken(None) == taken(4.0) == [0, 1, 2, 3]
     assert taken(3.5) == [0, 1, 2]
     assert taken(0.1) == [0, 1]  # one is always measured
+
+
+def test_a_variant_learns_and_lets_old_batches_go(some_images: Any) -> None:
+    kd_step = importlib.import_module("kd_step")
+    student = nn.Sequential(nn.Flatten(), nn.Linear(3072, 100))
+    before = student[1].weight.detach().clone()
+    variant = kd_step.Variant(IndependentStudent(student=student), some_images, kd_step.measuring.CPU, False, None)
+    batch = next(iter(some_images.train_dataloader()))
+    for _ in range(5):
+        variant.step(batch)
+    assert not torch.equal(student[1].weight, before)
+    assert len(variant.watch._seen) <= 2  # on a GPU they are its memory
 
 
 @pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
