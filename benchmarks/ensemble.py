@@ -23,6 +23,7 @@ from typing import NamedTuple
 import measuring
 import torch
 import torch.nn.functional as F
+from measuring import Device
 from torch import nn
 
 from kdlab.models import CifarResNet, DigitsConv, MNISTNarrowConv, ResNet8x4, VGG11MLPHead
@@ -70,10 +71,11 @@ def answers(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
 
 def seconds(job: Callable[[nn.Module, torch.Tensor], None], network: nn.Module, image: torch.Tensor) -> float:
     """Wall time of one call, the accelerator's work included."""
+    device = Device(image.device.type)
+    device.synchronize()
     begin = time.perf_counter()
     job(network, image)
-    if image.is_cuda:
-        torch.cuda.synchronize()
+    device.synchronize()
     return time.perf_counter() - begin
 
 
@@ -95,9 +97,9 @@ def take_turns(job: Callable, networks: dict[str, nn.Module], image: torch.Tenso
     return row
 
 
-def cases(device: str, quick: bool) -> Iterator[dict]:
+def cases(device: Device, quick: bool) -> Iterator[dict]:
     """Measure each subject at every number of threads and batch size."""
-    for threads in (1,) if quick or device != "cpu" else (1, 2):
+    for threads in (1,) if quick or device.type != "cpu" else (1, 2):
         torch.set_num_threads(threads)
         for name, subject in SUBJECTS.items():
             torch.manual_seed(0)
@@ -108,16 +110,16 @@ def cases(device: str, quick: bool) -> Iterator[dict]:
             }
             if subject.single is not None:
                 networks["single"] = subject.single()
-            networks = {key: network.to(device) for key, network in networks.items()}
+            networks = {key: network.to(device.torch) for key, network in networks.items()}
             for batch in BATCH_SIZES[:1] if quick else BATCH_SIZES:
-                image = torch.randn(batch, *subject.image, device=device)
-                auto = NetworkEnsemble(members).to(device).runs_fused(image)
+                image = torch.randn(batch, *subject.image, device=device.torch)
+                auto = NetworkEnsemble(members).to(device.torch).runs_fused(image)
                 for job in (latency, training):
                     if job is training and batch == 1:
                         continue  # nobody trains on one image, and batch norm cannot
                     if (
                         job is training
-                        and device == "cpu"
+                        and device.type == "cpu"
                         and batch >= SLOW_BATCH
                         and image[0, 0].numel() >= SLOW_PIXELS
                     ):
@@ -128,8 +130,7 @@ def cases(device: str, quick: bool) -> Iterator[dict]:
 
 def main() -> None:
     """Measure, print and write the result."""
-    parser = measuring.options(__doc__)
-    parser.add_argument("--device", default="cpu")
+    parser = measuring.device_options(__doc__)
     args = parser.parse_args()
     environment, rows = measuring.environment(sys.argv, CODE), []
     for row in cases(args.device, args.quick):
@@ -143,7 +144,7 @@ def main() -> None:
             flush=True,
         )
     if not args.quick:
-        environment |= {"device": args.device, "threads": "see cases", "load_average_after": os.getloadavg()}
+        environment |= {"device": args.device.type, "threads": "see cases", "load_average_after": os.getloadavg()}
         parameters = {
             name: {
                 "members": MEMBERS * sum(p.numel() for p in subject.member().parameters()),
@@ -152,7 +153,7 @@ def main() -> None:
             for name, subject in SUBJECTS.items()
         }
         report = {"environment": environment, "parameters": parameters, "cases": rows}
-        measuring.write(report, "ensemble.json" if args.device == "cpu" else f"ensemble_{args.device}.json")
+        measuring.write(report, args.device.file("ensemble"))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import measuring
 import torch
-from cache import BATCH_SIZE, CPU, RandomImages, endless_batches, fill_with_anything
+from cache import BATCH_SIZE, RandomImages, endless_batches, fill_with_anything
 
 from kdlab.data import RandomCropFlip
 from kdlab.methods import LogitMatching
@@ -71,9 +71,9 @@ def step_ms(num_classes: int, padding: int, folder: Path) -> Callable[[float], d
     teacher = CachedTeacher(
         FrozenTeacher(ResNet8x4(num_classes)), str(folder / f"{num_classes}-{padding}"), place="disk"
     )
-    teacher.remember(data, "32-true", CPU)
+    teacher.remember(data, "32-true", torch.device("cpu"))
     size_bytes = fill_with_anything(teacher.file)["size_bytes"]
-    teacher._table = ResidentTable(teacher.file, CPU, teacher.asked)  # `remember` would notice
+    teacher._table = ResidentTable(teacher.file, torch.device("cpu"), teacher.asked)  # `remember` would notice
     method = LogitMatching(teacher, student=ResNet8x4(num_classes).train())
     optimizer = torch.optim.SGD(method.student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
     batches = endless_batches(data)

@@ -8,7 +8,7 @@ import sys
 import time
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from measuring import Turns
+from measuring import Device, Turns
 
 from kdlab.cli import main as kdlab
 
@@ -26,8 +26,11 @@ class OneEpochPerTurn(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of the last epoch; start that of this one when it is its turn."""
         if self.began is not None:
+            device = Device(pl_module.device.type)
+            device.synchronize()
             images = trainer.train_dataloader.images_per_epoch
-            TURNS.answer(images_per_s=images / (time.perf_counter() - self.began))
+            rate = images / (time.perf_counter() - self.began)
+            TURNS.answer(images_per_s=rate, settings=device.settings())
         if not TURNS.wait():
             os._exit(0)  # in the middle of a run that nobody needs
         self.began = time.perf_counter()

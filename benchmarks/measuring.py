@@ -16,20 +16,86 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import nn
 
+import kdlab
 from kdlab.atomic import write_text
+
+if TYPE_CHECKING:
+    from kdlab.data import ImageData
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PACKAGES = ("kdlab", "torchvision", "lightning", "numpy")
+BEGAN = time.monotonic()
+Choice = TypeVar("Choice")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a benchmark computes: all that is different on a GPU is here.
+
+    Args:
+        type: ``cpu``, or ``cuda`` for the first NVIDIA GPU.
+
+    Raises:
+        ArgumentTypeError: if it is something else, or there is no GPU.
+    """
+
+    type: str
+
+    def __post_init__(self) -> None:
+        if self.type not in ("cpu", "cuda"):
+            raise argparse.ArgumentTypeError(f"{self.type} is neither cpu nor cuda")
+        if self.type == "cuda" and not torch.cuda.is_available():
+            raise argparse.ArgumentTypeError("cuda needs an NVIDIA GPU, and PyTorch finds none here")
+
+    def pick(self, cpu: Choice, cuda: Choice) -> Choice:
+        """Return what holds on this device."""
+        return cuda if self.type == "cuda" else cpu
+
+    @property
+    def torch(self) -> torch.device:
+        """The device, as PyTorch names it."""
+        return self.pick(torch.device("cpu"), torch.device("cuda", 0))
+
+    @property
+    def pins(self) -> bool:
+        """Whether batches are copied to it from pinned memory."""
+        return self.type == "cuda"
+
+    def synchronize(self) -> None:
+        """Wait until all is computed; a clock is read behind it."""
+        if self.type == "cuda":
+            torch.cuda.synchronize()
+
+    def keep_images(self, data: ImageData) -> None:
+        """Let the loaders of `data` find their images where a Trainer on this device would keep them."""
+        where = SimpleNamespace(root_device=self.torch)
+        data.trainer = SimpleNamespace(strategy=where, global_rank=0, world_size=1)
+
+    def settings(self) -> dict[str, bool]:
+        """Return what this process lets a GPU do: round float32 to TF32, and try cuDNN's algorithms."""
+        backends = torch.backends
+        found = {"tf32_matmul": backends.cuda.matmul.allow_tf32, "tf32_convolution": backends.cudnn.allow_tf32}
+        return self.pick({}, found | {"cudnn_benchmark": backends.cudnn.benchmark})
+
+    def file(self, name: str) -> str:
+        """Return the name of a result's file."""
+        return self.pick(f"{name}.json", f"{name}_cuda.json")
+
+
+CPU = Device("cpu")
+ONE_GPU = ["--trainer.accelerator", "gpu", "--trainer.devices", "1"]  # options of `kdlab fit`
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -37,6 +103,23 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short turn, to see that it runs; nothing is written")
     return parser
+
+
+def device_options(description: str | None, default: str = "cpu") -> argparse.ArgumentParser:
+    """Return `options` of a benchmark that runs on a GPU as well."""
+    parser = options(description)
+    parser.add_argument("--device", type=Device, default=default, help="cpu or cuda [%(default)s]")
+    return parser
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add how many loader processes the competitors have."""
+    parser.add_argument("--workers", type=int, help="of each DataLoader; 2 by default, with --device cuda 8")
+
+
+def add_minutes(parser: argparse.ArgumentParser) -> None:
+    """Add the option that `turns_within` needs."""
+    parser.add_argument("--minutes", type=float, help="begin no turn that would end later; one is always measured")
 
 
 def environment(command: Sequence[str], code: Iterable[str], packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
@@ -54,17 +137,42 @@ def environment(command: Sequence[str], code: Iterable[str], packages: Sequence[
         "cpu_features": cpu_features(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **gpu(),
         "load_average_before": os.getloadavg(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "versions": {name: _version(name) for name in packages},
-        "git_commit": _git("rev-parse", "HEAD").strip() or None,
+        "git_commit": commit(),
         "uncommitted_changes": changes.splitlines(),
         "command": command_line(script, command[1:]),
         "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def gpu() -> dict[str, Any]:
+    """Return the GPU and what drives it; only that there is none where there is none."""
+    if not torch.cuda.is_available():
+        return {"gpu": None}
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError:  # some containers do not have it
+        driver = None
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        "gpu_driver": driver,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def commit() -> str | None:
+    """Return the commit that is measured; where there is no git, what the variable GIT_COMMIT says."""
+    return _git("rev-parse", "HEAD").strip() or os.environ.get("GIT_COMMIT")
 
 
 def commit_of(checkout: str) -> str | None:
@@ -97,14 +205,34 @@ def rotated(names: Sequence[str], turn: int) -> list[str]:
     return [*names[first:], *names[:first]]
 
 
-def steps_per_s(step: Callable[[], None], seconds: float) -> float:
+def turns_within(turns: int, minutes: float | None) -> Iterator[int]:
+    """Yield the numbers of the turns: 0, which does not count, and 1 to `turns`.
+
+    Args:
+        turns: how many shall count.
+        minutes: since the benchmark was started. No turn begins that would end later if it took as long as the last;
+            0 and 1 always do. None for as long as it takes.
+    """
+    last = 0.0
+    for turn in range(turns + 1):
+        now = time.monotonic()
+        if turn > 1 and minutes is not None and now + last > BEGAN + 60 * minutes:
+            print(f"{turn - 1} of {turns} turns were measured: {minutes:g} minutes do not allow more")
+            return
+        yield turn
+        last = time.monotonic() - now
+
+
+def steps_per_s(step: Callable[[], None], seconds: float, device: Device = CPU) -> float:
     """Return how many steps are taken per second, in at least so many seconds, after one that does not count."""
     step()
+    device.synchronize()
     taken, began, now = 0, time.perf_counter(), 0.0
     while taken == 0 or now < seconds:
         step()
         taken, now = taken + 1, time.perf_counter() - began
-    return taken / now
+    device.synchronize()  # a GPU is some steps behind
+    return taken / (time.perf_counter() - began)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -120,6 +248,17 @@ def ratios(turns: Sequence[Mapping[str, float]], pairs: Mapping[str, tuple[str, 
         pairs: label -> names of the variants above and below the line.
     """
     return {label: spread([turn[above] / turn[below] for turn in turns]) for label, (above, below) in pairs.items()}
+
+
+def check_rounding(settings: Mapping[str, Mapping[str, bool]]) -> None:
+    """See that all programs let a GPU round float32 to TF32 in the same places.
+
+    Args:
+        settings: of each program, what `Device.settings` returns there.
+    """
+    rounded = {name: (each.get("tf32_matmul"), each.get("tf32_convolution")) for name, each in settings.items()}
+    if len(set(rounded.values())) > 1:
+        sys.exit(f"the programs round differently, (matrix products, convolutions): {rounded}")
 
 
 def over(*pairs: tuple[str, str]) -> dict[str, tuple[str, str]]:
@@ -244,5 +383,5 @@ def _git(*command: str, folder: Path | None = None) -> str:
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:
-        return None
+    except PackageNotFoundError:  # kdlab may run from a checkout without being installed
+        return kdlab.__version__ if package == "kdlab" else None

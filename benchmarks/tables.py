@@ -1,6 +1,7 @@
 """Write the tables of docs/performance.md and README.md from the result files: ``python benchmarks/tables.py``.
 
-A table stands below a comment that names its function here: ``<!-- benchmarks/tables.py: kd_step -->``.
+A table stands below a comment that names its function here: ``<!-- benchmarks/tables.py: kd_step -->``. The tables of
+a GPU are written where their results exist.
 """
 
 from __future__ import annotations
@@ -121,8 +122,78 @@ def data_pipeline() -> str:
     return markdown(["batch", "kdlab", "torchvision", "ratio per core"], rows)
 
 
+# -- on a GPU: functions have the names of the result's files -------------------------------------------------------
+
+
+def kd_step_cuda() -> str:
+    """A distillation step beside a plain loop."""
+    found = read("kd_step_cuda")
+    rows = [
+        [name, median(rate), ranged(found["ratios"].get(f"{name} / plain")), median(found["utilization"].get(name), 3)]
+        for name, rate in found["images_per_s"].items()
+    ]
+    return markdown([f"a step, {_gpu(found)}", "images/s", "/ plain", "of the peak"], rows)
+
+
+def epoch_cuda() -> str:
+    """Whole epochs beside other frameworks."""
+    found = read("epoch_cuda")
+    others = [name for name in found["images_per_s"] if not name.startswith("kdlab")]
+    rows = [
+        [name, median(rate), *(ranged(found["ratios"].get(f"{name} / {other}")) for other in others)]
+        for name, rate in found["images_per_s"].items()
+    ]
+    return markdown([f"whole epochs, {_gpu(found)}", "images/s", *(f"/ {other}" for other in others)], rows)
+
+
+def overhead_cuda() -> str:
+    """Steps of fit beside a bare loop."""
+    found = read("overhead_cuda")
+    rows = [
+        [name, ranged(each["ratio"], 2), median(each["fit_images_per_s"]), median(each["bare_images_per_s"])]
+        for name, each in found.items()
+        if name not in ("environment", "n")
+    ]
+    return markdown([f"the Trainer, {_gpu(found)}", "fit / bare loop", "images/s of fit", "of the bare loop"], rows)
+
+
+def data_pipeline_cuda() -> str:
+    """The loader beside torchvision's."""
+    found = read("data_pipeline_cuda")
+    rows = [
+        [size, median(each["kdlab"]["images_per_s"]), median(each["torchvision"]["images_per_s"]),
+         ranged(each["ratio"], 0)]
+        for size, each in found["batch_sizes"].items()
+    ]  # fmt: skip
+    theirs = f"torchvision, {found['workers']} workers, images/s"
+    return markdown([f"loader, batch, {_gpu(found)}", "kdlab, images/s", theirs, "ratio"], rows)
+
+
+def ensemble_cuda() -> str:
+    """Four networks as one computation."""
+    found = read("ensemble_cuda")
+    rows = [
+        [f"{each['members']}, {each['job']}", str(each["batch"]), f"{each['median_ms']['one_by_one']:.2f}",
+         ranged(each["fused_ratio"], 2), ranged(each.get("single_ratio"), 2)]
+        for each in found["cases"]
+    ]  # fmt: skip
+    head = [f"four of, {_gpu(found)}", "batch", "one by one, ms", "fused / one by one", "one network / one by one"]
+    return markdown(head, rows)
+
+
+def _gpu(result: dict[str, Any]) -> str:
+    name: str = result["environment"]["gpu"]
+    return name
+
+
+def there(*tables: Callable[[], str]) -> tuple[Callable[[], str], ...]:
+    """Return those tables whose result exists."""
+    return tuple(table for table in tables if (RESULTS / f"{table.__name__}.json").exists())
+
+
+ON_A_GPU = (epoch_cuda, kd_step_cuda, overhead_cuda, data_pipeline_cuda, ensemble_cuda)
 TABLES: dict[str, tuple[Callable[[], str], ...]] = {
-    "docs/performance.md": (kd_step, epoch, overhead, growth),
+    "docs/performance.md": (kd_step, epoch, overhead, growth, *there(*ON_A_GPU)),
     "README.md": (data_pipeline,),
 }
 

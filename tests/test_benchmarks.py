@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdlab.methods import IndependentStudent
 from kdlab.types import Batch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -240,6 +242,195 @@ def test_a_loss_that_differs_stops_the_benchmark(some_images: Any, factor: float
     else:
         with pytest.raises(SystemExit, match=message):
             kd_step.check_sameness(*arguments)
+
+
+# -- on a GPU ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu(measuring: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The device ``cuda`` of a machine without one; what it is asked to do is noted in ``waited``."""
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append("here"))
+    return SimpleNamespace(device=measuring.Device("cuda"), waited=waited)
+
+
+def test_a_device_says_what_is_different_on_it(measuring: ModuleType, gpu: Any) -> None:
+    cpu, cuda = measuring.CPU, gpu.device
+
+    assert (cpu.torch, cuda.torch) == (torch.device("cpu"), torch.device("cuda", 0))
+    assert (cpu.pins, cuda.pins) == (False, True)
+    assert (cpu.file("epoch"), cuda.file("epoch")) == ("epoch.json", "epoch_cuda.json")
+    assert cpu.settings() == {}
+    assert cuda.settings() == {"tf32_matmul": False, "tf32_convolution": True, "cudnn_benchmark": False}
+    cpu.synchronize()
+    assert not gpu.waited
+
+
+def test_a_clock_is_read_when_the_gpu_is_done(measuring: ModuleType, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, queued=0)
+
+    def step() -> None:
+        clock.queued += 1  # a GPU's step costs nothing until it is waited for
+
+    def wait() -> None:
+        clock.now += 2.0 * clock.queued
+        clock.queued = 0
+
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(torch.cuda, "synchronize", wait)
+    assert measuring.steps_per_s(step, 0.0, gpu.device) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("available", "name", "message"), [(False, "cuda", "PyTorch finds none"), (True, "tpu", "neither cpu nor cuda")]
+)
+def test_a_device_that_is_not_there_is_refused(
+    measuring: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    available: bool,
+    name: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    with pytest.raises(SystemExit):
+        measuring.device_options("").parse_args(["--device", name])
+    assert message in capsys.readouterr().err
+
+
+def test_images_lie_where_a_trainer_would_keep_them(measuring: ModuleType, some_images: Any) -> None:
+    measuring.CPU.keep_images(some_images)
+    assert next(iter(some_images.train_dataloader())).image.device == torch.device("cpu")
+
+    elsewhere = SimpleNamespace(type="cuda", torch=torch.device("cuda", 0))
+    moved: list[torch.device] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
+        patch.setattr(type(some_images.train_split), "to", lambda split, device: moved.append(device) or split)
+        measuring.Device.keep_images(elsewhere, some_images)
+        some_images.train_dataloader()
+    assert moved == [torch.device("cuda", 0)]
+
+
+def test_programs_that_round_differently_are_not_compared(measuring: ModuleType) -> None:
+    ours = {"tf32_matmul": False, "tf32_convolution": True, "cudnn_benchmark": False}
+    measuring.check_rounding({"kdlab": ours, "plain": ours | {"cudnn_benchmark": True}})
+    with pytest.raises(SystemExit, match="round differently"):
+        measuring.check_rounding({"kdlab": ours, "plain": ours | {"tf32_matmul": True}})
+
+
+def test_turns_end_before_the_time_is_up(measuring: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=measuring.BEGAN)
+
+    def taken(minutes: float | None) -> list[int]:
+        clock.now = measuring.BEGAN
+        taken = []
+        for turn in measuring.turns_within(3, minutes):
+            taken.append(turn)
+            clock.now += 60
+        return taken
+
+    monkeypatch.setattr(measuring.time, "monotonic", lambda: clock.now)
+    assert taken(None) == taken(4.0) == [0, 1, 2, 3]
+    assert taken(3.5) == [0, 1, 2]
+    assert taken(0.1) == [0, 1]  # one is always measured
+
+
+def test_a_variant_learns_and_lets_old_batches_go(some_images: Any) -> None:
+    kd_step = importlib.import_module("kd_step")
+    student = nn.Sequential(nn.Flatten(), nn.Linear(3072, 100))
+    before = student[1].weight.detach().clone()
+    variant = kd_step.Variant(IndependentStudent(student=student), some_images, kd_step.measuring.CPU, False, None)
+    batch = next(iter(some_images.train_dataloader()))
+    for _ in range(5):
+        variant.step(batch)
+    assert not torch.equal(student[1].weight, before)
+    assert len(variant.watch._seen) <= 2  # on a GPU they are its memory
+
+
+@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
+def test_a_matrix_product_is_timed_on_a_device(as_a_script: None, name: str) -> None:
+    kd_step = importlib.import_module("kd_step")
+    assert kd_step.matmul_gmacs_per_s(name, kd_step.measuring.CPU, sizes=(8,), in_a_row=3) > 0
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_all_programs_are_run_in_the_time_there_is(
+    measuring: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu_speed = importlib.import_module("gpu_speed")
+    (tmp_path / "done.json").write_text(json.dumps({"environment": {"git_commit": "abc", "uncommitted_changes": []}}))
+    (tmp_path / "older.json").write_text(json.dumps({"environment": {"git_commit": "ab", "uncommitted_changes": []}}))
+    (tmp_path / "older.py").write_text("print('made', *__import__('sys').argv[1:])")
+    (tmp_path / "wrong.py").write_text("raise SystemExit('that was wrong')")
+    (tmp_path / "slow.py").write_text("print('slow', flush=True); __import__('time').sleep(60)")
+    monkeypatch.setattr(measuring, "HERE", tmp_path)
+    monkeypatch.setattr(measuring, "RESULTS", tmp_path)
+    monkeypatch.setattr(measuring, "commit", lambda: "abc")
+    monkeypatch.setattr(measuring, "BEGAN", time.monotonic())
+    monkeypatch.setattr(
+        gpu_speed, "PROGRAMS", {"done": [], "wrong": [], "older": ["--turns", "3"], "slow": [], "later": []}
+    )
+    monkeypatch.setattr(gpu_speed, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(gpu_speed, "LEAST_S", 0.5)
+    monkeypatch.setattr(measuring, "device_options", lambda text, default: device_options_of_a_gpu(measuring))
+
+    monkeypatch.setattr(sys, "argv", ["gpu_speed.py", "--data_dir", "somewhere", "--minutes", "0.1"])
+    assert gpu_speed.main() == 1
+    shown = capsys.readouterr().out
+
+    table = shown.split("== what became of them")[1]
+    assert re.search(r"done +there already\n", table)
+    assert re.search(r"wrong +failed, \d s\n    that was wrong", table)
+    assert re.search(r"older +ran, \d s\n", table)
+    assert re.search(r"slow +out of time, \d s\n    slow", table)
+    assert re.search(r"later +no time left", table)
+    assert "made --turns 3 --device cuda --data_dir somewhere" in shown
+
+
+def test_tables_of_a_gpu_are_written_where_their_results_exist(
+    as_a_script: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = importlib.import_module("tables")
+    spread = {"median": 2000.0, "min": 1000.0, "max": 3000.0}
+    where = {"environment": {"gpu": "Some Board"}, "n": 3}
+    rates = {"images_per_s": {"plain": spread, "fast": spread}, "ratios": {"fast / plain": spread}, "utilization": {}}
+    of_all = {
+        "kd_step_cuda": rates,
+        "epoch_cuda": {"images_per_s": {"torchdistill": spread, "kdlab": spread}, "ratios": {"kdlab / torchdistill": spread}},
+        "overhead_cuda": {"ResNet20": {"ratio": spread, "fit_images_per_s": spread, "bare_images_per_s": spread}},
+        "data_pipeline_cuda": {
+            "workers": 8,
+            "batch_sizes": {"64": {"kdlab": {"images_per_s": spread}, "torchvision": {"images_per_s": spread}, "ratio": spread}},
+        },
+        "ensemble_cuda": {
+            "cases": [{"members": "VGG", "job": "latency", "batch": 1, "median_ms": {"one_by_one": 2.0}, "fused_ratio": spread}]
+        },
+    }  # fmt: skip
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    page = (BENCHMARKS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert tables.there(*tables.ON_A_GPU) == ()
+
+    for name, result in of_all.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(where | result))
+    found = tables.there(*tables.ON_A_GPU)
+
+    assert {table.__name__ for table in found} == set(of_all)
+    written = tables.with_tables(page, found)
+    assert written.count("Some Board") == 5
+    assert "| kdlab | 2,000 | 2000.0 [1000.0, 3000.0] |" in written
+    assert "| VGG, latency | 1 | 2.00 | 2000.00 [1000.00, 3000.00] | |" in written
+    assert tables.with_tables(written, found) == written
+
+
+def device_options_of_a_gpu(measuring: ModuleType) -> Any:
+    """The options of `gpu_speed` with a device that is no rehearsal and needs no GPU."""
+    parser = measuring.options("")
+    device = SimpleNamespace(type="cuda", file=lambda name: f"{name}.json")
+    parser.set_defaults(device=device)
+    return parser
 
 
 # -- all of them ------------------------------------------------------------------------------------------------
