@@ -24,7 +24,7 @@ kdlab, fast                 with configs/run/fast_cpu.yaml, or gpu.yaml: bfloat1
 kdlab, fast, remembered     with a CachedTeacher that knows all answers of the run
 kdlab, fast, no teacher     configs/cifar100/independent.yaml with this student
 ..., compiled               with --device cuda: configs/run/compiled.yaml in addition
-..., graphs                 with --device cuda: compiled with mode reduce-overhead, CUDA graphs
+..., graphs                 with --device cuda: configs/run/cuda_graphs.yaml in addition
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CODE = (
 PACKAGES = (*measuring.PACKAGES, "torchdistill")
 FAST, FAST_ON_A_GPU = ["--config", "run/fast_cpu"], ["--config", "run/gpu"]
 COMPILED = [*FAST_ON_A_GPU, "--config", "run/compiled"]
-GRAPHS = [*COMPILED, "--trainer.callbacks.mode", "reduce-overhead"]
+GRAPHS = ["--config", "run/cuda_graphs"]
 KDLAB = {  # name -> how it is run, and with which teacher
     "kdlab, fp32": ([], "frozen"),
     "kdlab, fast": (FAST, "frozen"),
@@ -68,9 +68,11 @@ KDLAB = {  # name -> how it is run, and with which teacher
 KDLAB_ON_A_GPU = {
     **{name: (FAST_ON_A_GPU if how else [], teacher) for name, (how, teacher) in KDLAB.items()},
     "kdlab, fast, compiled": (COMPILED, "frozen"),
-    "kdlab, fast, graphs": (GRAPHS, "frozen"),
+    "kdlab, fast, graphs": ([*FAST_ON_A_GPU, *GRAPHS], "frozen"),
+    "kdlab, fast, compiled, graphs": ([*COMPILED, *GRAPHS], "frozen"),
     "kdlab, fast, remembered, compiled": (COMPILED, "cached"),
-    "kdlab, fast, remembered, graphs": (GRAPHS, "cached"),
+    "kdlab, fast, remembered, graphs": ([*FAST_ON_A_GPU, *GRAPHS], "cached"),
+    "kdlab, fast, remembered, compiled, graphs": ([*COMPILED, *GRAPHS], "cached"),
 }
 THEIRS = {"torchdistill": False, "torchdistill, eval teacher": True}
 DISTILLED = [name for name, (_, teacher) in KDLAB_ON_A_GPU.items() if teacher]

@@ -24,6 +24,7 @@ from kdlab.methods.saving import TeacherlessCheckpoint
 from kdlab.methods.training_log import StepLoss, TrainingLog
 from kdlab.models.taps import Taps
 from kdlab.teachers import CachedTeacher, Teacher
+from kdlab.teachers.views import used_rows
 from kdlab.types import Batch, Outputs
 from kdlab.weights import digest
 
@@ -243,9 +244,16 @@ class Method(TrainingLog, Evaluation, Optimization, TeacherlessCheckpoint, ABC):
         for part in self.modules():
             if isinstance(part, Teacher):
                 part.remember(data, str(self.trainer.precision), device)
-            if isinstance(part, CachedTeacher) and part.ahead:
+        remembering = [part for part in self.modules() if isinstance(part, CachedTeacher) and part.file is not None]
+        if not remembering:
+            return
+        loader, epochs = data.train_dataloader(), self.trainer.max_epochs or -1
+        for part in remembering:
+            if epochs > 0:
+                part.expect(used_rows(data, loader.draw, epochs))
+            if part.ahead:
                 with self.trainer.precision_plugin.train_step_context():
-                    part.ask_ahead(data, data.train_dataloader().split, data.eval_batch_size, device)
+                    part.ask_ahead(data, loader.split, data.eval_batch_size, device)
 
     def check_networks(self, image_shape: tuple[int, int, int], num_classes: int, required: bool) -> None:
         """Load the teacher and see that every network fits the data.

@@ -53,8 +53,8 @@ class CachedTeacher(Teacher):
         place: where the answers lie during training: in the memory of the device, of the host, or in the file. auto
             takes the first that has room.
         max_gib: the largest file that is made.
-        ahead: ask about all that is missing before the training starts, as `kdlab cache` does. Of several runs one
-            asks and the others wait. A GPU gains by it: a step that looks for missing answers waits for the host.
+        ahead: ask about all that the run will need before it starts, as `kdlab cache` does. Of several runs one asks
+            and the others wait. A GPU gains by it: a step that looks for missing answers waits for the host.
 
     Attributes:
         images_answered: in the training, also by processes that were stopped; under DDP by this rank.
@@ -151,8 +151,14 @@ class CachedTeacher(Teacher):
                  self.file.folder, gib(self.file.size_bytes), 100 * share)  # fmt: skip
         self._table = table_at(self.place, self.file, device, self.asked)
 
+    def expect(self, rows: Tensor) -> None:
+        """Hear which rows the run will ask for: once they are there, steps wait for nothing."""
+        self.asked = rows
+        if isinstance(self._table, ResidentTable):
+            self._table.expect(rows)
+
     def ask_ahead(self, images: TrainingImages, split: Images, batch_size: int, device: torch.device) -> None:
-        """Ask about all that is missing; it is in no run's count, like what `kdlab cache` asks.
+        """Ask about all that is missing of what is expected; in no run's count, like what `kdlab cache` asks.
 
         Args:
             images: the data.

@@ -37,7 +37,11 @@ class ResidentTable:
         for rows, values, known in file.blocks():
             values[~known] = torch.nan
             self.values[rows] = values.to(device)
-        self.unknown = int(self.values[asked.to(device), 0].isnan().sum())
+        self.expect(asked)
+
+    def expect(self, asked: Tensor) -> None:
+        """Hear the numbers of the rows that may be asked for from now on."""
+        self.unknown = int(self.values[asked.to(self.values.device), 0].isnan().sum())
 
     def recall(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Look ``[B]`` rows up: ``[B, W]`` values, and the positions ``[M]`` of the missing; None where all are there.

@@ -6,6 +6,7 @@ Shapes: B rows, V views per image.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -22,6 +23,22 @@ def asked_rows(images: TrainingImages) -> Tensor:
     """Return the numbers of all rows that training may ask for: all views of the images that are trained on."""
     views = countable_views(images)
     return (images.train_split.index[:, None] * views + torch.arange(views)).flatten().sort().values
+
+
+def used_rows(images: TrainingImages, draw: Callable[[int], tuple[Tensor, Tensor]], epochs: int) -> Tensor:
+    """Return the numbers of the rows that a run asks for.
+
+    Args:
+        images: the data.
+        draw: epoch -> index and view of its images, of any shape; `kdlab.data.loader.BatchLoader.draw`.
+        epochs: of the run.
+    """
+    views = countable_views(images)
+    used = torch.zeros(images.num_train_images * views, dtype=torch.bool)
+    for epoch in range(epochs):
+        index, view = draw(epoch)
+        used[(index * views + view).flatten().cpu()] = True
+    return used.nonzero().squeeze(1)
 
 
 def views_of(images: TrainingImages, rows: Tensor, split: Images | None = None) -> Batch:

@@ -20,7 +20,7 @@ from kdlab.run.recipes import provide_teachers
 from kdlab.teachers import CachedTeacher
 from kdlab.teachers.filling import ask_about
 from kdlab.teachers.row_file import RowFile, gib
-from kdlab.teachers.views import countable_views
+from kdlab.teachers.views import asked_rows, used_rows
 
 Views = Literal["all", "used"]
 
@@ -70,19 +70,14 @@ class _Fill(Callback):
                 "wrap its teacher: class_path: CachedTeacher, init_args: {teacher: ...}"
             )
         for teacher in teachers:
-            _fill(trainer, teacher, data, teacher.asked if self.views == "all" else _used_rows(trainer, data))
+            _fill(trainer, teacher, data, asked_rows(data) if self.views == "all" else _used_rows(trainer, data))
 
 
 def _used_rows(trainer: Trainer, data: ImageData) -> Tensor:
     """The numbers of the rows that a run of this seed and length asks for."""
     if not trainer.max_epochs or trainer.max_epochs < 0:
         raise UsageError(f"--views used needs a number of epochs, and trainer.max_epochs is {trainer.max_epochs}")
-    loader, num_views = data.train_dataloader(), countable_views(data)
-    used = torch.zeros(data.num_train_images * num_views, dtype=torch.bool)
-    for epoch in range(trainer.max_epochs):
-        index, view = loader.draw(epoch)
-        used[(index * num_views + view).flatten().cpu()] = True
-    return used.nonzero().squeeze(1)
+    return used_rows(data, data.train_dataloader().draw, trainer.max_epochs)
 
 
 def _fill(trainer: Trainer, teacher: CachedTeacher, data: ImageData, rows: Tensor) -> None:
