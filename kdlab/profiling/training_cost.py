@@ -14,6 +14,7 @@ from torch import nn
 from kdlab.profiling.base import Reporter, require_student
 from kdlab.profiling.energy_account import EnergyAccount
 from kdlab.profiling.results import Measurement, NotMeasured
+from kdlab.profiling.sharing import runs_per_device
 from kdlab.profiling.training_macs import Counted, TrainingMACs, training_macs
 from kdlab.types import Batch
 
@@ -32,6 +33,7 @@ class TrainingCostResult(Measurement):
         train_watts: mean power; None where it was not measured.
         reason: why there is no energy; None where there is.
         meter: the counter; None without one.
+        runs_per_device: that may have shared the device and its time; 1 is this one alone.
         train_images: images that were trained on, each as often as it was; in an ensemble of sub-students, those of
             one of them.
         images_per_epoch: mean over the epochs; of a part of one, what a whole one would have.
@@ -46,6 +48,7 @@ class TrainingCostResult(Measurement):
     train_watts: float | None
     reason: str | None
     meter: str | None
+    runs_per_device: int
     train_images: int
     images_per_epoch: float
     per_image: TrainingMACs | None
@@ -146,6 +149,7 @@ class TrainingCost(Reporter):
             train_watts=None if energy_j is None else energy_j / self._spent_s,
             reason=self._energy.missing,
             meter=self._energy.meter,
+            runs_per_device=runs_per_device(),
             train_images=self._images,
             images_per_epoch=images_per_epoch,
             per_image=counted,
