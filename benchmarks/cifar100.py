@@ -41,7 +41,7 @@ ALONE = ("smoke", "equal_cost")  # clock and energy counter of these runs are re
 PROFILED = ("techniques",)
 COMMITTED = ("summary.json", "results.csv", "per_class.csv", "costs.json", "costs.csv")
 MORE_TO_DO = 75  # EX_TEMPFAIL
-STOPPING_S = 120.0  # for resume points; a compiled step may have just begun
+STOPPING_S = 45.0  # for resume points; then at once
 ROOT = RESULTS.parents[1]
 
 

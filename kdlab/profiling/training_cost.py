@@ -105,6 +105,7 @@ class TrainingCost(Reporter):
         self._started: float | None = None
         self._last_read = 0.0
         self._counted: Counted = {}
+        self._runs_per_device = runs_per_device()  # the most, over all processes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there will be something to measure."""
@@ -149,7 +150,7 @@ class TrainingCost(Reporter):
             train_watts=None if energy_j is None else energy_j / self._spent_s,
             reason=self._energy.missing,
             meter=self._energy.meter,
-            runs_per_device=runs_per_device(),
+            runs_per_device=self._runs_per_device,
             train_images=self._images,
             images_per_epoch=images_per_epoch,
             per_image=counted,
@@ -193,6 +194,7 @@ class TrainingCost(Reporter):
             "missing": self._energy.missing,
             "meter": self._energy.meter,
             "images": self._images,
+            "runs_per_device": self._runs_per_device,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -200,6 +202,7 @@ class TrainingCost(Reporter):
         self._spent_s, self._images = state_dict["seconds"], state_dict["images"]
         self._energy.spent_mj, self._energy.missing = state_dict["energy_mj"], state_dict["missing"]
         self._energy.meter = state_dict["meter"]
+        self._runs_per_device = max(self._runs_per_device, state_dict.get("runs_per_device", 1))
 
     def _count(self, trainer: Trainer, pl_module: LightningModule) -> TrainingMACs | NotMeasured:
         method = cast("Costed", pl_module)

@@ -22,9 +22,10 @@ from kdlab.studies.ledger import STARTED, Entry
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
-def command(study: Path, run_id: str, arguments: Sequence[str], threads: int) -> list[str]:
+def command(study: Path, run_id: str, arguments: Sequence[str], threads: int, per_device: int = 1) -> list[str]:
     """What follows ``python`` for a process that is `work`; last comes the id of the process that starts it."""
-    task = {"study": str(study), "run_id": run_id, "arguments": list(arguments), "threads": threads}
+    task = {"study": str(study), "run_id": run_id, "arguments": list(arguments), "threads": threads,
+            "per_device": per_device}  # fmt: skip
     return ["-m", __name__, json.dumps(task)]
 
 
@@ -102,4 +103,7 @@ def _stop_without(parent: int) -> None:
 
 if __name__ == "__main__":
     task = json.loads(sys.argv[1])
-    work(Path(task["study"]), task["run_id"], task["arguments"], task["threads"], int(sys.argv[2]))
+    work(
+        Path(task["study"]), task["run_id"], task["arguments"], task["threads"], int(sys.argv[2]),
+        per_device=task["per_device"],
+    )  # fmt: skip
