@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from kdlab.studies.canvas import COLOURS, MARKERS, WIDE, Drawing, LeftOut, Picture, band, new_figure, noted_seeds
-from kdlab.studies.results import Results, Row
+from kdlab.studies.results import Results, Row, lookup
 from kdlab.studies.statistics import Summary
 
 EPOCHS = "trainer.max_epochs"
+WHY = {"seconds": "", "joules": "training_cost.reason", "macs": "training_cost.macs_reason"}
 SPENT = {"seconds": "seconds of training", "joules": "joules of training", "macs": "multiply-adds of training"}
 
 
@@ -59,9 +60,13 @@ def accuracy_against_spent(results: Results, variants: dict[str, dict[str, list[
                 shown += rows
         if points:
             places += points
-            band(axis, dict(sorted(points.items())), name, COLOURS[number % len(COLOURS)], MARKERS[number])
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            band(axis, dict(sorted(points.items())), name, colour, marker)
     if not shown:
-        return LeftOut(f"{SPENT[resource]} were not measured for runs that were alone on their device (--jobs 1)")
+        rows = [row for cells in variants.values() for own in cells.values() for row in own]
+        reasons = filter(None, dict.fromkeys(lookup(row.result, WHY[resource]) for row in rows))
+        alone = "a run that is alone on its device knows them (--jobs 1, profile: true)"
+        return LeftOut(f"{SPENT[resource]} were not measured: {'; '.join(reasons) or alone}")
     if max(places) > WIDE * min(places):
         axis.set_xscale("log")
     axis.set(xlabel=SPENT[resource], ylabel="test accuracy %")

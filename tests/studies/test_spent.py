@@ -46,7 +46,7 @@ def test_each_training_is_a_point_of_its_variant(lengths):
     assert seconds.figure.axes[0].lines[0].get_xdata().tolist() == [2.0, 18.0]
     assert len(macs.rows) == 8
     assert found["accuracy_against_training_joules"] == LeftOut(
-        "joules of training were not measured for runs that were alone on their device (--jobs 1)"
+        "joules of training were not measured: a run that is alone on its device knows them (--jobs 1, profile: true)"
     )
     assert "accuracy_against_training_macs" in draw_figures(read_results(lengths))
 
@@ -59,6 +59,9 @@ def test_time_that_other_runs_had_a_part_in_is_not_known(lengths):
     assert [spent(row, name) for name in ("seconds", "joules", "macs")] == [None, 5.0, 10.0]
     seconds = dict(spending_figures(results))["accuracy_against_training_seconds"]
     assert seconds.figure.axes[0].lines[0].get_xdata().tolist() == [18.0]  # the cell without all of its runs is none
+    path.write_text(path.read_text().replace('"train_energy_j": 5.0', '"train_energy_j": null, "reason": "no counter"'))
+    joules = dict(spending_figures(read_results(lengths)))["accuracy_against_training_joules"]
+    assert joules == LeftOut("joules of training were not measured: no counter")
     lines = tidy(results)
     assert (lines[0]["train_energy_j"], lines[0]["train_macs"]) == (5.0, 10.0)
 
