@@ -153,7 +153,7 @@ def main() -> int:
         folders.append(study)
         if code == 0 and (told.table not in PROFILED or measure_costs(study, deadline, told.quick)):
             whole.append(name)
-            for file in (study / "report" / each for each in COMMITTED if out and told.table != "smoke"):
+            for file in (study / "report" / each for each in COMMITTED if out):
                 if file.exists():
                     (out / name).mkdir(parents=True, exist_ok=True)
                     shutil.copy(file, out / name)
@@ -163,7 +163,7 @@ def main() -> int:
             break
     if told.table == "smoke" and whole:
         wrong += check_smoke(folders[0], told.quick)
-        tests = run_until(["pytest", "-q", "-m", "gpu", f"{ROOT}/tests/gpu"], deadline)
+        tests = run_until(["pytest", "-q", "-n", "4", "-m", "gpu", f"{ROOT}/tests/gpu"], deadline)
         wrong += [] if tests == 0 else [f"tests/gpu: {'the time was over' if tests is None else f'exit code {tests}'}"]
     for study in folders:
         counts = ", ".join(f"{count} {state}" for state, count in states(study).items())
