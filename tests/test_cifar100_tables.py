@@ -94,3 +94,27 @@ def test_a_table_is_made_in_slices_on_two_machines(tables, tmp_path, monkeypatch
     assert [line["cell"] for line in lines] == ["independent", "distilled", "wide (teacher)"]
     assert len({line["latency_ms_p50_at_1"] for line in lines}) == 2  # equal networks are measured once
     assert all(float(line["top5"]) >= float(line["top1"]) > 0 for line in lines)
+
+
+@pytest.mark.slow
+def test_the_smoke_table_goes_on_after_a_failure(tables, tmp_path, monkeypatch, capfd):
+    studies = tmp_path / "checkout" / "configs" / "studies"
+    studies.mkdir(parents=True)
+    costs = "[{class_path: TrainingCost}, {class_path: LatencyProfiler, init_args: {seconds: 0.01}}]"
+    study = STUDY.replace("profile: false", f"profile: false, trainer.callbacks+: {costs}")
+    broken = "variants:\n  broken: {base: digits/independent, set: {model.optimizer.lr: 1.0e+30}}"
+    (studies / "digits_smoke.yaml").write_text(study.replace("variants:", broken))
+    (tmp_path / "checkout" / "tests" / "gpu").mkdir(parents=True)
+    (tmp_path / "checkout" / "tests" / "gpu" / "test_none.py").write_text("def test_it(): pass\n")
+    monkeypatch.setattr(tables, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(tables, "TABLES", {"smoke": ("digits_smoke",)})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cifar100.py", "smoke", "--quick", "--data_dir", "data", "--minutes", "9"])
+    assert tables.main() == 1
+    said = capfd.readouterr().out
+    assert "digits_smoke: exit code 6" in said
+    assert "broken, seed 0 is not done" in said
+    assert all(
+        any(line.startswith(name) for line in said.splitlines()) for name in ("wide", "independent", "distilled")
+    )
+    assert "tests/gpu: exit code 5" in said  # no test is marked
