@@ -85,6 +85,7 @@ ALLOWED = {
         "extras",
         "atomic",
         "analysis",
+        "profiling",
         "run",
         "messages",
         "config_cli",

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from kdlab.profiling.base import Profiler, require_at_least
 from kdlab.profiling.isolation import describe_device, noise_batch, synchronize
 from kdlab.profiling.queued import time_queued
-from kdlab.profiling.results import Measurement
+from kdlab.profiling.results import Measurement, NotMeasured
+from kdlab.profiling.sharing import shared_device
 from kdlab.profiling.timing import FEWEST_SAMPLES, Case, Distribution, distribution, time_cases
 from kdlab.profiling.variants import Variant, prepare, surroundings
 
@@ -139,9 +140,10 @@ class LatencyProfiler(Profiler):
         self.seconds = seconds
         self.variants = variants
 
-    def measure(self, network: nn.Module, image: Tensor) -> LatencyProfile:
-        """Return the latency of every variant and batch size that can run."""
-        return self.measure_together([(network, image)])[0]
+    def measure(self, network: nn.Module, image: Tensor) -> LatencyProfile | NotMeasured:
+        """Return the latency of every variant and batch size that can run; none on a GPU that other runs use too."""
+        shared = shared_device() if image.is_cuda else None
+        return shared or self.measure_together([(network, image)])[0]
 
     @torch.inference_mode()
     def measure_together(self, networks: Sequence[tuple[nn.Module, Tensor]]) -> list[LatencyProfile]:

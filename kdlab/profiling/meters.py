@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from kdlab.profiling.results import NotMeasured
+from kdlab.profiling.sharing import shared_device
 
 RAPL = Path("/sys/class/powercap")
 
@@ -33,12 +34,15 @@ class Meter(Protocol):
 
 
 def find_meter(device: torch.device) -> Meter | NotMeasured:
-    """Return the meter of `device`, or why there is none."""
+    """Return the meter of `device`, or why there is none, or none for this process alone."""
+    meter: Meter | NotMeasured
     if device.type == "cuda":
-        return nvml_meter(str(torch.cuda.get_device_properties(device).uuid))  # type: ignore[attr-defined, unused-ignore]
-    if device.type == "cpu":
-        return rapl_meter(RAPL)
-    return NotMeasured(f"kdlab knows no energy counter of {device.type} devices")
+        meter = nvml_meter(str(torch.cuda.get_device_properties(device).uuid))  # type: ignore[attr-defined, unused-ignore]
+    elif device.type == "cpu":
+        meter = rapl_meter(RAPL)
+    else:
+        return NotMeasured(f"kdlab knows no energy counter of {device.type} devices")
+    return meter if isinstance(meter, NotMeasured) else shared_device() or meter
 
 
 class UnwrappedCounter:

@@ -14,6 +14,7 @@ from torch import nn
 from kdlab.profiling.base import Reporter, require_student
 from kdlab.profiling.energy_account import EnergyAccount
 from kdlab.profiling.results import Measurement, NotMeasured
+from kdlab.profiling.sharing import runs_per_device
 from kdlab.profiling.training_macs import Counted, TrainingMACs, training_macs
 from kdlab.types import Batch
 
@@ -32,6 +33,7 @@ class TrainingCostResult(Measurement):
         train_watts: mean power; None where it was not measured.
         reason: why there is no energy; None where there is.
         meter: the counter; None without one.
+        runs_per_device: that may have shared the device and its time; 1 is this one alone.
         train_images: images that were trained on, each as often as it was; in an ensemble of sub-students, those of
             one of them.
         images_per_epoch: mean over the epochs; of a part of one, what a whole one would have.
@@ -46,6 +48,7 @@ class TrainingCostResult(Measurement):
     train_watts: float | None
     reason: str | None
     meter: str | None
+    runs_per_device: int
     train_images: int
     images_per_epoch: float
     per_image: TrainingMACs | None
@@ -102,6 +105,7 @@ class TrainingCost(Reporter):
         self._started: float | None = None
         self._last_read = 0.0
         self._counted: Counted = {}
+        self._runs_per_device = runs_per_device()  # the most, over all processes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there will be something to measure."""
@@ -146,6 +150,7 @@ class TrainingCost(Reporter):
             train_watts=None if energy_j is None else energy_j / self._spent_s,
             reason=self._energy.missing,
             meter=self._energy.meter,
+            runs_per_device=self._runs_per_device,
             train_images=self._images,
             images_per_epoch=images_per_epoch,
             per_image=counted,
@@ -189,6 +194,7 @@ class TrainingCost(Reporter):
             "missing": self._energy.missing,
             "meter": self._energy.meter,
             "images": self._images,
+            "runs_per_device": self._runs_per_device,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -196,6 +202,7 @@ class TrainingCost(Reporter):
         self._spent_s, self._images = state_dict["seconds"], state_dict["images"]
         self._energy.spent_mj, self._energy.missing = state_dict["energy_mj"], state_dict["missing"]
         self._energy.meter = state_dict["meter"]
+        self._runs_per_device = max(self._runs_per_device, state_dict.get("runs_per_device", 1))
 
     def _count(self, trainer: Trainer, pl_module: LightningModule) -> TrainingMACs | NotMeasured:
         method = cast("Costed", pl_module)

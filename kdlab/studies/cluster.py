@@ -68,6 +68,7 @@ class RayExecutor(Executor):
         self.jobs = min(jobs or held, held)  # at a time, as things stand
         self._limit = jobs
         self._threads = max(1, int(cpus))
+        self._per_device = math.ceil(1 / gpus) if 0 < gpus < 1 else 1  # Ray may put so many on one GPU
         # a run that fails is no error of its task, so what Ray tries again are deaths of workers and nodes
         self._task = ray.remote(_run).options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
         self._tasks: dict[Any, PlannedRun] = {}
@@ -84,7 +85,7 @@ class RayExecutor(Executor):
     def launch(self, run: PlannedRun, teachers: Sequence[PlannedRun]) -> None:
         """Give Ray a task."""
         arguments = ["fit", *fit_arguments(run, self.study), *self.options]
-        words = command(self.study, run.id, arguments, self._threads)
+        words = command(self.study, run.id, arguments, self._threads, self._per_device)
         self._tasks[self._task.remote(str(Path.cwd()), str(self.study), words)] = run
 
     def collect(self, seconds: float) -> Iterator[Exit]:

@@ -33,6 +33,7 @@ from kdlab.studies.plan import short_keys
 from kdlab.studies.results import Results, Row
 from kdlab.studies.search_figures import search_figures
 from kdlab.studies.sections import Settings
+from kdlab.studies.spent import spending_figures
 from kdlab.studies.statistics import Summary
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def draw_figures(results: Results) -> dict[str, Picture]:
     """Every figure of a study, or why it was left out: file name without suffix -> picture."""
     pictures: dict[str, Picture] = {}
     with styled():
-        for draw in (_grids, search_figures, curve_figures, cost_figures, answer_figures, _landscape):
+        for draw in (_grids, search_figures, curve_figures, spending_figures, cost_figures, answer_figures, _landscape):
             for name, picture in draw(results):
                 pictures[_file_name(name, pictures)] = picture
     return pictures

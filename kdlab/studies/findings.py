@@ -168,6 +168,7 @@ def _reproduced(one: Reproduction) -> dict[str, Any]:
         "ours": None if one.ours is None else asdict(one.ours),
         "difference": None if one.difference is None else asdict(one.difference),
         "verdict": one.verdict,
+        "within_band": one.within_band,
         "note": one.note,
     }
 

@@ -6,6 +6,7 @@ runs nothing itself: neither threads of PyTorch nor a GPU's context survive a fo
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import time
@@ -53,6 +54,7 @@ class LocalExecutor(Executor):
         super().__init__(study, options, retry_failed, is_as_planned)
         self.jobs = jobs
         self._gpus = range(gpus or 0)
+        self._devices = max(1, len(self._gpus))
         self._processes: dict[BaseProcess, Work] = {}
 
     @property
@@ -73,7 +75,8 @@ class LocalExecutor(Executor):
         taken = [other.gpu for other in self._processes.values()]
         gpu = min(self._gpus, key=taken.count) if len(self._gpus) > 1 else None
         process = multiprocessing.get_context("fork").Process(
-            target=work, args=(self.study, run.id, arguments, threads, os.getpid(), gpu)
+            target=work,
+            args=(self.study, run.id, arguments, threads, os.getpid(), gpu, math.ceil(self.jobs / self._devices)),
         )
         process.start()
         self._processes[process] = Work(run, gpu, time.monotonic())

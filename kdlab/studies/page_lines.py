@@ -16,7 +16,7 @@ from kdlab.studies.findings import Findings
 from kdlab.studies.formats import mean_and_half_width, scale, short_name, single
 from kdlab.studies.results import ACCURACY, Results, Row, lookup
 from kdlab.studies.statistics import Summary
-from kdlab.studies.tables import p_value, trials
+from kdlab.studies.tables import in_band, p_value, trials
 
 # what is said of the making of the numbers: name -> key of result.json
 ORIGINS = {
@@ -172,6 +172,7 @@ def published_lines(findings: Findings, runs: Runs) -> list[dict[str, Any]]:
             "ours": None if one.ours is None else _summary(one.ours, ACCURACY),
             "difference": None if one.difference is None else _summary(one.difference, ACCURACY),
             "verdict": one.verdict,
+            "in_band": in_band(one),
             "note": one.note,
             "runs": lines_of(one.rows, runs),
         }

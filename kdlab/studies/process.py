@@ -15,19 +15,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kdlab.errors import BusyError
+from kdlab.profiling.sharing import VARIABLE
 from kdlab.studies.executor import ENDED_BY_US
 from kdlab.studies.ledger import STARTED, Entry
 
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
-def command(study: Path, run_id: str, arguments: Sequence[str], threads: int) -> list[str]:
+def command(study: Path, run_id: str, arguments: Sequence[str], threads: int, per_device: int = 1) -> list[str]:
     """What follows ``python`` for a process that is `work`; last comes the id of the process that starts it."""
-    task = {"study": str(study), "run_id": run_id, "arguments": list(arguments), "threads": threads}
+    task = {"study": str(study), "run_id": run_id, "arguments": list(arguments), "threads": threads,
+            "per_device": per_device}  # fmt: skip
     return ["-m", __name__, json.dumps(task)]
 
 
-def work(study: Path, run_id: str, arguments: Sequence[str], threads: int, parent: int, gpu: int | None = None) -> None:
+def work(
+    study: Path, run_id: str, arguments: Sequence[str], threads: int, parent: int, gpu: int | None = None,
+    per_device: int = 1,
+) -> None:  # fmt: skip
     """Be the process of a run.
 
     Args:
@@ -37,6 +42,7 @@ def work(study: Path, run_id: str, arguments: Sequence[str], threads: int, paren
         threads: of PyTorch.
         parent: process without which this one stops.
         gpu: the only one that it sees; None for all that its parent sees.
+        per_device: runs that may share a device with this one, itself counted.
 
     Raises:
         SystemExit: at the end, with the exit code of ``fit``, or that of a busy run.
@@ -49,6 +55,7 @@ def work(study: Path, run_id: str, arguments: Sequence[str], threads: int, paren
     if gpu is not None:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = seen[gpu] if seen != [""] else str(gpu)
+    os.environ[VARIABLE] = str(per_device)
     entry = Entry(study, run_id)
     with entry.claim() as ours:
         if not ours or entry.folder.result.exists():
@@ -96,4 +103,7 @@ def _stop_without(parent: int) -> None:
 
 if __name__ == "__main__":
     task = json.loads(sys.argv[1])
-    work(Path(task["study"]), task["run_id"], task["arguments"], task["threads"], int(sys.argv[2]))
+    work(
+        Path(task["study"]), task["run_id"], task["arguments"], task["threads"], int(sys.argv[2]),
+        per_device=task["per_device"],
+    )  # fmt: skip

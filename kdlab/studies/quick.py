@@ -42,6 +42,11 @@ def made_quick(study: Study, section: object, path: Path) -> Study:
         seeds=seeds(small["seeds"], "quick.seeds") if "seeds" in small else study.seeds,
         teachers=tuple(replace(teacher, settings={**teacher.settings, **settings}) for teacher in teachers),
         variants=variants,
+        comparisons=tuple(
+            one
+            for one in study.comparisons
+            if not any(_is_left_out(side, study, values) for side in (one.of, one.against))
+        ),
         published=tuple(one for one in study.published if _is_there(one, variants, teachers)),
     )
 
@@ -99,6 +104,12 @@ def _mentioned(node: object) -> set[str]:
         parts = node.values() if isinstance(node, dict) else node
         return set().union(*map(_mentioned, parts))
     return {node[1:]} if isinstance(node, str) and node.startswith("@") else set()
+
+
+def _is_left_out(cell: Settings, study: Study, values: Mapping[str, tuple[Any, ...]]) -> bool:
+    """Whether a side of a comparison names a grid value that the study has and its quick version does not."""
+    whole = {key: [value for variant in study.variants for value in variant.grid.get(key, ())] for key in values}
+    return any(key in values and value not in values[key] and value in whole[key] for key, value in cell.items())
 
 
 def _is_there(published: Published, variants: tuple[Variant, ...], teachers: tuple[StudyTeacher, ...]) -> bool:

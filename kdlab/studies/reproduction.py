@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kdlab.studies.plan import cell_label
 from kdlab.studies.published import EPOCHS, Published
 from kdlab.studies.results import Results, Row
-from kdlab.studies.statistics import Summary
+from kdlab.studies.statistics import FEW, Summary
+
+BAND = 0.005  # half a point, or two standard errors where these are more
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,18 @@ class Reproduction:
         if abs(self.difference.mean) <= self.difference.half_width:
             return "agrees"
         return "higher" if self.difference.mean > 0 else "lower"
+
+    @property
+    def within_band(self) -> bool | None:
+        """Whether the mean lies within max(0.5 points, 2 sd / sqrt(n)) of the published number.
+
+        The rougher question, for a table of many cells: users who run the authors' code differ by as much. None for
+        fewer than 3 runs.
+        """
+        found = self.difference
+        if found is None or found.sd is None or found.n < FEW:
+            return None
+        return abs(found.mean) <= max(BAND, 2 * found.sd / math.sqrt(found.n))
 
     @property
     def note(self) -> str:

@@ -13,10 +13,10 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 AXIS = re.compile(r"[A-Za-z]\w*")
 # what tables call their columns
 TAKEN = (
-    "run", "role", "variant", "cell", "runs", "metrics", "seed", "train_seconds", "teacher_images_answered",
-    "teacher_images_computed", "parameters", "latency_ms_p50", "macs", "energy_mj_per_image", "name", "fingerprint",
-    "val_fraction", "split_seed", "selection", "n_tested", "git_commit", "kdlab", "torch", "lightning", "torchvision",
-    "numpy", "device", "finished",
+    "run", "role", "variant", "cell", "runs", "metrics", "seed", "train_seconds", "train_energy_j", "train_macs",
+    "teacher_images_answered", "teacher_images_computed", "parameters", "latency_ms_p50", "macs",
+    "energy_mj_per_image", "name", "fingerprint", "val_fraction", "split_seed", "selection", "n_tested",
+    "git_commit", "kdlab", "torch", "lightning", "torchvision", "numpy", "device", "finished",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from kdlab.atomic import atomic_write
 from kdlab.extras import installed
 from kdlab.studies.costs import COSTS, parameters
 from kdlab.studies.results import PROTOCOL, Results, Row, lookup
+from kdlab.studies.spent import spent
 
 VERSIONS = ("kdlab", "torch", "lightning", "torchvision", "numpy")
 ASKED = ("images_answered", "images_computed")  # by a teacher that remembers
@@ -36,6 +37,8 @@ def _line(row: Row, keys: Sequence[str], metrics: Sequence[str]) -> Line:
         "seed": run.seed,
         **{metric: row.metrics.get(metric) for metric in metrics},
         "train_seconds": row.train_seconds,
+        "train_energy_j": spent(row, "joules"),
+        "train_macs": spent(row, "macs"),
         **{f"teacher_{count}": row.number(f"teacher.{count}") for count in ASKED},
         "parameters": parameters(row),
         **{cost.column: cost.of(row).value for cost in COSTS},

@@ -282,6 +282,17 @@ def test_a_counter_that_fails_at_a_checkpoint_leaves_a_checkpoint_that_says_so(m
     assert resumed.result.reason == state["missing"]
 
 
+def test_a_run_that_shared_its_device_before_it_was_resumed_says_so(monkeypatch):
+    monkeypatch.setenv("KDLAB_RUNS_PER_DEVICE", "6")
+    state = TrainingCost().state_dict()
+    monkeypatch.delenv("KDLAB_RUNS_PER_DEVICE")
+    resumed, alone = TrainingCost(), TrainingCost()
+    resumed.load_state_dict(state)
+    for cost in (resumed, alone):
+        train(cost, epochs=1)
+    assert (resumed.result.runs_per_device, alone.result.runs_per_device) == (6, 1)
+
+
 def test_a_machine_that_fails_when_asked_for_its_counter_costs_the_figure_and_not_the_training(monkeypatch):
     def fail(device):
         raise AttributeError("'_CudaDeviceProperties' object has no attribute 'uuid'")

@@ -135,6 +135,15 @@ def test_mistakes_are_told_with_their_key(tmp_path, changes, message):
     assert "\n" not in str(caught.value)
 
 
+def test_quick_leaves_out_comparisons_with_grid_values_that_it_lacks(tmp_path):
+    comparisons = [{"of": {"variant": "kd", "model.alpha": 0}, "against": "plain"},
+                   {"of": {"variant": "kd", "model.alpha": 0.5}, "against": "plain"},
+                   {"of": "plain", "against": {"variant": "kd", "model.alpha": 1, "model.temperature": 1}},
+                   {"of": {"variant": "kd", "model.alpha": 7}, "against": "plain"}]  # fmt: skip
+    study = read_study(write(tmp_path, comparisons=comparisons), quick=True)
+    assert [one.of.get("model.alpha") for one in study.comparisons] == [0, 7]  # a mistake stays, to be told
+
+
 @pytest.mark.parametrize(
     ("quick", "message"),
     [

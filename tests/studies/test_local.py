@@ -35,6 +35,7 @@ def pretend(arguments, threads):
                     "name": options["--name"],
                     "threads": threads,
                     "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                    "per_device": os.environ["KDLAB_RUNS_PER_DEVICE"],
                     **options,
                 }
             )
@@ -198,6 +199,14 @@ def test_runs_have_a_gpu_each(study, monkeypatch):
     runs = [planned(name, behaviour="doze") for name in "abcd"]
     run(study, runs, jobs=4, gpus=2)
     assert sorted(call["gpu"] for call in calls(study)) == ["0", "0", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "expected"), [(1, None, "1"), (6, 1, "6"), (5, 2, "3"), (2, 2, "1"), (2, 0, "2")]
+)
+def test_a_run_knows_how_many_may_share_its_device(study, jobs, gpus, expected):
+    run(study, [planned("a")], jobs=jobs, gpus=gpus)
+    assert [call["per_device"] for call in calls(study)] == [expected]
 
 
 @pytest.mark.parametrize(("gpus", "seen", "used"), [(2, "5,7", {"5", "7"}), (1, "5", {"5"}), (None, None, {None})])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,6 +120,18 @@ def test_the_verdict_asks_whether_our_interval_holds_the_number(folder, accuracy
     assert one.note == ""
 
 
+@pytest.mark.parametrize(
+    ("values", "accuracy", "within"),
+    [  # by hand: sd 0.01 / sqrt(3) twice is 0.011547; sd 0.001 leaves half a point
+        ((0.90, 0.92, 0.91), 0.9215, True), ((0.90, 0.92, 0.91), 0.922, False), ((0.90, 0.92, 0.91), 0.898, False),
+        ((0.909, 0.911, 0.910), 0.9149, True), ((0.909, 0.911, 0.910), 0.9151, False), ((0.90, 0.92), 0.91, None),
+    ],
+)  # fmt: skip
+def test_the_band_is_half_a_point_or_two_standard_errors(values, accuracy, within):
+    rows = tuple(SimpleNamespace(accuracy=value) for value in values)
+    assert Reproduction("plain", published(accuracy), rows, "last epoch").within_band is within
+
+
 def test_one_run_and_no_run_have_no_verdict(folder):
     for name in ("plain1", "plain2", "kd0.1-1-0", "kd0.1-1-1", "kd0.1-1-2"):
         (folder / name / "result.json").unlink()
@@ -163,10 +176,10 @@ def test_the_report_shows_both_everywhere(folder):
     assert second["ours"]["half_width"] == pytest.approx(0.018973, abs=1e-6)
     text = (report / "tables.md").read_text()
     assert "## Against published numbers" in text
-    assert ("| plain | 90.00 | 91.00 ± 2.48 | 3 | 1.00 ± 2.48 points | agrees | last epoch, mean of 5 runs "
+    assert ("| plain | 90.00 | 91.00 ± 2.48 | 3 | 1.00 ± 2.48 points | agrees | yes | last epoch, mean of 5 runs "
             "| README of X |") in text  # fmt: skip
     assert ("| kd, alpha 0.9, temperature 4 | 95.00 | 91.17 ± 1.90 | 3 | -3.83 ± 1.90 points | lower (theirs: best "
-            "epoch by the test images; ours: last epoch) | best epoch by the test images, mean of 5 runs |") in text  # fmt: skip
+            "epoch by the test images; ours: last epoch) | no | best epoch by the test images, mean of 5 runs |") in text  # fmt: skip
     page = (report / "report.html").read_text()
     table = page[page.index('id="s1-published"') :].split("</table>")[0]
     rows = table.split("<tr>")[2:]

@@ -297,7 +297,10 @@ STUDIES = {path.stem for path in CONFIGS.glob("*.yaml")}
 RUNS = {  # study -> runs in all, runs of --quick
     "digits_alpha": (66, 11), "alpha_mnist": (61, 13), "grid_mnist": (106, 22), "noise_mnist": (63, 21),
     "alpha_fashion_mnist": (61, 13), "conditions_mnist": (102, 32), "bf16_digits": (21, 9), "bf16_mnist": (21, 9),
-    "digits_search": (40, 11), "function_matching_cifar100": (53, 9), "techniques_cifar100": (31, 7),
+    "digits_search": (40, 11), "function_matching_cifar100": (45, 11), "techniques_cifar100": (25, 9),
+    "equal_cost_cifar100": (25, 9), "smoke_cifar100": (27, 27),
+    **dict.fromkeys(PAIRS := ("published_resnet32x4_resnet8x4", "published_resnet56_resnet20",
+                              "published_wrn40_2_wrn16_2", "published_vgg13_vgg8"), (19, 7)),
     "published_cifar100": (330, 11), "published_cifar100_cross": (269, 11),
 }  # fmt: skip
 
@@ -374,6 +377,36 @@ def test_every_cell_with_published_settings_has_its_published_number(name, pairs
         for pair in variant.grid["pair"]:
             teacher = variant.settings_at({"pair": pair}).get("model.teacher")
             assert teacher == (None if variant.name == "independent" else f"@{pair.partition('-')[0]}")
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_of_its_own_has_the_numbers_and_weights_that_it_has_among_all(name):
+    whole, one = (read_study(CONFIGS / f"{each}.yaml") for each in ("published_cifar100", name))
+    pair = {"resnet32x4_resnet8x4": "resnet32x4-resnet8x4", "wrn40_2_wrn16_2": "wrn40_2-wrn16_2"}.get(
+        key := name.removeprefix("published_"), key.replace("_", "-")
+    )
+    teacher = one.teachers[0].name
+    among_all = {
+        published.variant: (published.accuracy, published.source, published.epoch)
+        for published in whole.published
+        if published.values == {"pair": pair} or published.variant == teacher
+    }
+    assert len(one.published) == 7
+    for published in one.published:
+        assert (published.accuracy, published.source, published.epoch) == among_all[published.variant]
+    variants = {variant.name: variant for variant in whole.variants}
+    for variant in one.variants:
+        expected = variants[variant.name].settings_at({"pair": pair})
+        assert {key: value for key, value in variant.settings.items() if key != "model.teacher"} == {
+            key: value for key, value in expected.items() if key != "model.teacher"
+        }
+        assert f"@{teacher}" in str(variant.settings.get("model.teacher")) or variant.name == "independent"
+
+
+def test_the_smoke_study_has_every_config_of_cifar100():
+    study = read_study(CONFIGS / "smoke_cifar100.yaml")
+    bases = {part.base[0] for part in (*study.variants, *study.teachers)}
+    assert bases == {f"cifar100/{path.stem}" for path in (CONFIGS.parent / "cifar100").glob("*.yaml")}
 
 
 @pytest.mark.parametrize(
