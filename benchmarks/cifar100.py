@@ -37,6 +37,7 @@ TABLES = {
     "function_matching": ("function_matching_cifar100",),
     "equal_cost": ("equal_cost_cifar100",),
 }  # fmt: skip
+OVERLAYS = {"smoke": ("run/gpu", "run/compiled")}  # the others: of --overlays
 ALONE = ("smoke", "equal_cost")  # clock and energy counter of these runs are read: one at a time
 PROFILED = ("techniques",)
 COMMITTED = ("summary.json", "results.csv", "per_class.csv", "costs.json", "costs.csv")
@@ -134,6 +135,9 @@ def main() -> int:
     parser.add_argument("--data_dir", required=True, help="the same, as it is written, in every slice")
     parser.add_argument("--minutes", type=float, default=8.5, help="until the runs are told to stop [8.5]")
     parser.add_argument("--jobs", type=int, default=6, help="runs at a time; smoke and equal_cost have one [6]")
+    parser.add_argument(
+        "--overlays", nargs="*", default=["run/gpu", "run/cuda_graphs"], help="how runs run [run/gpu run/cuda_graphs]"
+    )
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="the same in every slice [runs]")
     parser.add_argument("--carry_in", type=Path, nargs="*", default=[], help="folders with pieces of earlier slices")
     parser.add_argument("--carry_out", type=Path, help="folder for the pieces")
@@ -144,11 +148,13 @@ def main() -> int:
         print(f"{folder}: {unpack(folder, told.runs_dir)} files", flush=True)
     out = told.out or (None if told.quick else RESULTS / "studies")
     jobs = "1" if told.table in ALONE else str(told.jobs)
+    how = () if told.quick else OVERLAYS.get(told.table, told.overlays)
     folders, whole, wrong = [], [], []
     for name in TABLES[told.table]:
         study = study_folder(told.runs_dir, f"{name}-quick" if told.quick else name)
         command = ["kdlab", "study", f"{ROOT}/configs/studies/{name}.yaml", "--data_dir", told.data_dir, "--jobs", jobs]
         command += ["--runs_dir", str(told.runs_dir), *(["--quick"] if told.quick else [])]
+        command += [word for overlay in how for word in ("--config", overlay)]
         code = run_until(command, deadline)
         folders.append(study)
         if code == 0 and (told.table not in PROFILED or measure_costs(study, deadline, told.quick)):
