@@ -46,12 +46,11 @@ class CUDACapture:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._stream.wait_stream(self._before)
         torch.cuda.set_stream(self._stream)
-        self._pool = torch.cuda.graph_pool_handle()
 
     def capture(self, job: Callable[[], T]) -> tuple[Callable[[], None], T]:
         """Call `job` once without running its kernels; return what runs them, and the tensors that they then fill."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             result = job()
         return graph.replay, result
 
