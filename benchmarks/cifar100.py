@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -52,11 +51,11 @@ def run_until(command: Sequence[str], deadline: float) -> int | None:
     try:
         return process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # no SIGINT, which programs ignore that were started in the background
     try:
         process.wait(timeout=STOPPING_S)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # at once
+        process.terminate()  # at once
         process.wait()
     return None
 
