@@ -142,6 +142,8 @@ def main() -> int:
     parser.add_argument("--carry_out", type=Path, help="folder for the pieces")
     parser.add_argument("--out", type=Path, help="where whole tables are copied [benchmarks/results/studies]")
     told = parser.parse_args()
+    if not told.minutes > 0:
+        parser.error(f"--minutes is {told.minutes:g}; give a positive number")
     deadline = time.monotonic() + 60 * told.minutes
     for folder in told.carry_in:
         print(f"{folder}: {unpack(folder, told.runs_dir)} files", flush=True)

@@ -76,6 +76,8 @@ def main() -> int:
     parser.add_argument("--without_torchdistill", action="store_true", help="for epoch.py")
     parser.add_argument("--minutes", type=float, default=9.0, help="in all [9]")
     args = parser.parse_args()
+    if not args.minutes > 0:
+        parser.error(f"--minutes is {args.minutes:g}; give a positive number")
     if args.device.type == "cpu" and not args.quick:
         parser.error("--device cpu is a rehearsal, with settings that are too short for a processor: add --quick")
     outcomes: dict[str, tuple[str, str]] = {}
