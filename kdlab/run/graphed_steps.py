@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from kdlab.errors import UsageError
 from kdlab.methods import Method
@@ -27,6 +29,7 @@ T = TypeVar("T")
 
 WARM_UP = 3  # usual steps: then kernels are chosen and networks compiled
 UNSEEN_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+REPLACED_HOOKS = ("training_step", "optimizer_step", "optimizer_zero_grad", "backward")  # of a method
 MODES_WITH_GRAPHS = ("reduce-overhead", "max-autotune")  # of torch.compile
 
 
@@ -56,8 +59,9 @@ class CUDACapture:
 
     def close(self) -> None:
         """Go back to the stream of before."""
-        self._before.wait_stream(self._stream)
         torch.cuda.set_stream(self._before)
+        with suppress(RuntimeError):  # of a device that has failed: that was said
+            self._before.wait_stream(self._stream)
 
 
 class StepGraph:
@@ -75,7 +79,7 @@ class StepGraph:
         self._batch = Batch(*(part.clone() for part in batch))
         self._run: Callable[[], None] | None = None
         self._loss: StepLoss
-        self._answered: list[tuple[CachedTeacher, int]] = []  # in each step
+        self._counted: list[tuple[CachedTeacher, int, int]] = []  # images answered and computed in each step
 
     def stand_in(self) -> None:
         """Take the place of the method's own hooks."""
@@ -89,7 +93,7 @@ class StepGraph:
     @staticmethod
     def give_back(method: LightningModule) -> None:
         """Bring the method's own hooks back."""
-        for hook in ("optimizer_step", "training_step", "optimizer_zero_grad", "backward"):
+        for hook in REPLACED_HOOKS:
             vars(method).pop(hook, None)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: object, closure: Callable[[], object]) -> None:
@@ -105,16 +109,19 @@ class StepGraph:
         for own, given in zip(self._batch, batch, strict=True):
             own.copy_(given)
         self._run()
-        for teacher, images in self._answered:
-            teacher.images_answered += images
+        for teacher, answered, computed in self._counted:
+            teacher.images_answered += answered
+            teacher.images_computed += computed
         self._method.record_step(self._loss, batch, batch_idx)
         return self._loss.total
 
     def _make(self) -> None:
         remembering = [part for part in self._method.modules() if isinstance(part, CachedTeacher)]
-        before = [part.images_answered for part in remembering]
+        before = [(part.images_answered, part.images_computed) for part in remembering]
         try:
             self._run, self._loss = self._capture.capture(self._take)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             first = error.__context__ or error  # a capture that has failed fails again when it ends
             reason = str(first).partition("\n")[0]
@@ -122,9 +129,9 @@ class StepGraph:
                 f"GraphedSteps: a step of {type(self._method).__name__} cannot be a CUDA graph ({reason}); a step must "
                 "not wait for numbers, as .item() does; take GraphedSteps out of trainer.callbacks"
             ) from error
-        for part, count in zip(remembering, before, strict=True):  # counted by Python, without an answer
-            self._answered.append((part, part.images_answered - count))
-            part.images_answered = count
+        for part, (answered, computed) in zip(remembering, before, strict=True):  # counted by Python, without an answer
+            self._counted.append((part, part.images_answered - answered, part.images_computed - computed))
+            part.images_answered, part.images_computed = answered, computed
 
     def _take(self) -> StepLoss:
         """What Lightning does in a step, without its hooks."""
@@ -196,6 +203,13 @@ class GraphedSteps(Callback):
             self._step = StepGraph(self._capture, trainer, method, batch)
         self._step.stand_in()
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave out of it what only a GPU can continue."""
+        for state in checkpoint.get("optimizer_states", ()):
+            for group in state["param_groups"]:
+                if "capturable" in group:
+                    group["capturable"] = False
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave method and device as they were."""
         self._undo(pl_module)
@@ -232,6 +246,11 @@ class GraphedSteps(Callback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # by a connector of Lightning's
         if any(isinstance(each, CompiledNetworks) and each.mode in MODES_WITH_GRAPHS for each in callbacks):
             return f"CompiledNetworks with mode {' or '.join(MODES_WITH_GRAPHS)} makes graphs of its own; leave it out"
+        for hook in REPLACED_HOOKS:
+            if getattr(type(pl_module), hook) is not getattr(Method, hook):
+                return f"{type(pl_module).__name__}.{hook} would run in the usual steps alone; leave it out"
+        if any(isinstance(each, GradientAccumulationScheduler) for each in callbacks):
+            return "GradientAccumulationScheduler takes several batches for a step; leave it out"
         for owner, base in ((pl_module, LightningModule), *((each, Callback) for each in callbacks)):
             for hook in UNSEEN_HOOKS:
                 if getattr(type(owner), hook) is not getattr(base, hook):
@@ -240,7 +259,16 @@ class GraphedSteps(Callback):
 
 
 def _count_on_device(optimizer: Optimizer) -> None:
-    """Let an optimizer that counts its steps, as Adam does, do so where a graph can."""
+    """Let an optimizer that counts its steps, as Adam does, do so where a graph can.
+
+    Raises:
+        UsageError: for one that is not known to: what it counts in Python would stand still in a graph.
+    """
+    if not isinstance(optimizer, SGD) and not all("capturable" in group for group in optimizer.param_groups):
+        raise UsageError(
+            f"GraphedSteps: {type(optimizer).__name__} may count its steps in Python, where a graph cannot; choose SGD "
+            "or an optimizer with the argument capturable, as Adam, or take GraphedSteps out of trainer.callbacks"
+        )
     for group in optimizer.param_groups:
         if "capturable" in group:
             group["capturable"] = True

@@ -166,7 +166,7 @@ class CachedTeacher(Teacher):
             batch_size: images at a time.
             device: that answers.
         """
-        if self.file is None or not self.file.writable:
+        if self.file is None or not self.file.writable or not self._lacks_something():
             return
         self.to(device)
         counts = self.images_answered, self.images_computed
@@ -177,8 +177,14 @@ class CachedTeacher(Teacher):
             for _ in ask_about(self, images, split, missing, batch_size, device):
                 if not self.file.writable:  # the reason was said
                     break
-        self._table = table_at(self.place, self.file, device, self.asked)
         self.images_answered, self.images_computed = counts
+        if self._lacks_something():  # another run has asked meanwhile
+            self._table = None  # before there is a second one
+            self._table = table_at(self.place, self.file, device, self.asked)
+
+    def _lacks_something(self) -> bool:
+        """Whether the table in memory lacks what is expected; without one it is not known."""
+        return not isinstance(self._table, ResidentTable) or self._table.unknown > 0
 
     # -- as the teacher inside --------------------------------------------------------------------------------
 

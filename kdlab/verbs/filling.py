@@ -84,6 +84,7 @@ def _fill(trainer: Trainer, teacher: CachedTeacher, data: ImageData, rows: Tenso
     """Ask for the missing rows; what was answered is kept whenever this ends."""
     file = teacher.file
     assert file is not None
+    teacher.expect(rows)  # not what a training of this config would ask for
     missing = rows[~file.known()[rows]]
     print(f"{file.folder}: {gib(file.size_bytes)}, {len(rows) - len(missing):,} of {len(rows):,} answers are there")
     began = time.monotonic()

@@ -278,6 +278,11 @@ class Watching(pl.Callback):
 REFUSED: dict[str, tuple[list[pl.Callback], dict[str, Any], str]] = {
     "accumulated gradients": ([], {"accumulate_grad_batches": 2}, "accumulate_grad_batches is 2; set it to 1"),
     "graphs of its own": ([CompiledNetworks(mode="reduce-overhead")], {}, "makes graphs of its own; leave it out"),
+    "a schedule of accumulation": (
+        [pl.callbacks.GradientAccumulationScheduler({1: 2})],
+        {},
+        "several batches for a step; leave it out",
+    ),
     "who looks at gradients": ([Watching()], {}, "Watching.on_after_backward is not called in a graph; leave it out"),
 }
 
@@ -288,6 +293,54 @@ def test_what_cannot_be_captured_is_refused_before_training(case: str, fit: Fit,
     with pytest.raises(KDLabError, match=message):
         fit(METHODS["labels"](), callbacks=[*callbacks, GraphedSteps()], **options)
     assert not recordings
+
+
+class Warming(IndependentStudent):
+    """With a learning rate that changes from step to step."""
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step."""
+        super().optimizer_step(*args, **kwargs)
+
+
+class Doubled(IndependentStudent):
+    """With another loss than that of its terms."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return twice the loss."""
+        return 2 * super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(("kind", "hook"), [(Warming, "optimizer_step"), (Doubled, "training_step")])
+def test_a_method_with_hooks_of_its_own_is_refused(
+    kind: type[Method], hook: str, fit: Fit, recordings: list[Recording]
+) -> None:
+    with pytest.raises(UsageError, match=rf"{kind.__name__}.{hook} would run in the usual steps alone"):
+        fit(kind(student=student()), callbacks=[GraphedSteps()])
+    assert not recordings
+
+
+def test_an_optimizer_that_may_count_in_python_is_refused(fit: Fit, recordings: list[Recording]) -> None:
+    class Counting(torch.optim.Adagrad):
+        """Knows nothing of graphs."""
+
+    method = IndependentStudent(student=student(), optimizer=lambda parameters: Counting(parameters))
+    with pytest.raises(UsageError, match="Counting may count its steps in Python"):
+        fit(method, callbacks=[GraphedSteps()])
+
+
+def test_what_a_teacher_computes_in_a_graph_is_counted(fit: Fit, recordings: list[Recording], tmp_path: Path) -> None:
+    class Untrained(FrozenTeacher):
+        untrained = True
+
+    torch.manual_seed(0)
+    inner = Untrained(DigitsConv(widths=(8, 8, 8)))
+    method = LogitMatching(CachedTeacher(inner, cache_dir=str(tmp_path)), student=student())
+    fit(method, Digits(train_per_class=19, batch_size=20, val_fraction=0.1), callbacks=[GraphedSteps()], max_epochs=3)
+    found = method.teacher
+    assert isinstance(found, CachedTeacher)
+    assert recordings[0].replayed == REPLAYED
+    assert (found.images_answered, found.images_computed) == (3 * 190, 3 * 190)
 
 
 def test_without_a_gpu_the_overlay_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,3 +363,17 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_student(
     fit(parts, callbacks=[GraphedSteps()], max_epochs=4, ckpt_path=checkpoint)
     torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert [each.captured for each in recordings] == [4, 2, 2]
+
+
+def test_a_run_of_graphs_goes_on_without_them(fit: Fit, recordings: list[Recording], tmp_path: Path) -> None:
+    def method() -> Method:
+        torch.manual_seed(0)
+        return IndependentStudent(student=student(), optimizer=torch.optim.Adam)
+
+    checkpoint = tmp_path / "half.ckpt"
+    fit(method(), callbacks=[GraphedSteps()], max_epochs=2).save_checkpoint(checkpoint)
+    with pytest.MonkeyPatch.context() as patch:  # as a processor is
+        adam = sys.modules[torch.optim.Adam.__module__]
+        patch.setattr(adam, "_get_capturable_supported_devices", lambda: ["cuda"])
+        trainer = fit(method(), max_epochs=3, ckpt_path=checkpoint)
+    assert not any(group["capturable"] for group in trainer.optimizers[0].param_groups)

@@ -97,6 +97,8 @@ def test_the_views_that_a_run_will_use_are_known_beforehand(
     assert rows_in(tmp_path / "cache") == used
     assert main(["fit", *arguments, "--seed_everything", "1"]) == 0
     assert 0 < sum(asked) < used  # other views, some of them remembered
+    assert main(["cache", *arguments]) == 0
+    assert rows_in(tmp_path / "cache") == IMAGES * VIEWS  # all, although this config's runs lack nothing
 
 
 def test_members_of_an_ensemble_use_views_of_their_own(arguments: list[str], asked: list[int], tmp_path: Path) -> None:
