@@ -69,14 +69,20 @@ def states(study: Path) -> dict[str, int]:
     return {state: found.count(state) for state in STATES if state in found}
 
 
-def measure_costs(study: Path, deadline: float, quick: bool) -> bool:
-    """Profile each network of a finished study once, alone on the device, and join it with the accuracies."""
+def measure_costs(study: Path, deadline: float, quick: bool) -> int | None:
+    """Profile each network of a finished study once, alone on the device, and join it with the accuracies.
+
+    Returns:
+        The exit code of the profiler; None if the time was over.
+    """
     results, out = read_results(study), study / "report" / "costs.json"
     first = {network_of(row): str(row.folder) for row in reversed((*results.rows, *results.teachers))}
     short = ["--batch_size", "2", "--seconds", "0.01"] if quick else []
-    if not out.exists() and run_until(["kdlab", "profile", *first.values(), *short, "--out", str(out)], deadline) != 0:
-        out.unlink(missing_ok=True)
-        return False
+    if not out.exists():
+        code = run_until(["kdlab", "profile", *first.values(), *short, "--out", str(out)], deadline)
+        if code != 0:
+            out.unlink(missing_ok=True)
+            return code
     found = dict(zip(first, json.loads(out.read_text())["networks"], strict=True))
     with out.with_suffix(".csv").open("w", newline="") as file:
         lines = [
@@ -85,7 +91,7 @@ def measure_costs(study: Path, deadline: float, quick: bool) -> bool:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-    return True
+    return 0
 
 
 def network_of(row: Row) -> str:
@@ -150,15 +156,16 @@ def main() -> int:
     out = told.out or (None if told.quick else RESULTS / "studies")
     jobs = "1" if told.table in ALONE else str(told.jobs)
     how = () if told.quick else OVERLAYS.get(told.table, told.overlays)
-    folders, whole, wrong = [], [], []
-    for name in TABLES[told.table]:
-        study = study_folder(told.runs_dir, f"{name}-quick" if told.quick else name)
+    whole, wrong = [], []
+    folders = [study_folder(told.runs_dir, f"{name}-quick" if told.quick else name) for name in TABLES[told.table]]
+    for name, study in zip(TABLES[told.table], folders, strict=True):
         command = ["kdlab", "study", f"{ROOT}/configs/studies/{name}.yaml", "--data_dir", told.data_dir, "--jobs", jobs]
         command += ["--runs_dir", str(told.runs_dir), *(["--quick"] if told.quick else [])]
         command += [word for overlay in how for word in ("--config", overlay)]
         code = run_until(command, deadline)
-        folders.append(study)
-        if code == 0 and (told.table not in PROFILED or measure_costs(study, deadline, told.quick)):
+        if code == 0 and told.table in PROFILED:
+            code = measure_costs(study, deadline, told.quick)
+        if code == 0:
             whole.append(name)
             for file in (study / "report" / each for each in COMMITTED if out):
                 if file.exists():

@@ -144,7 +144,7 @@ def environment(command: Sequence[str], code: Iterable[str], packages: Sequence[
         "torch": torch.__version__,
         "versions": {name: _version(name) for name in packages},
         "git_commit": commit(),
-        "uncommitted_changes": changes.splitlines(),
+        "uncommitted_changes": changes.splitlines() if _git("rev-parse", "HEAD") else None,  # None: nobody can say
         "command": command_line(script, command[1:]),
         "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -161,7 +161,7 @@ def test_outside_a_checkout_the_commit_is_not_known(
 
     found = measuring.environment(["cache.py"], [], ["no-such-package"])
 
-    assert (found["git_commit"], found["uncommitted_changes"]) == (None, [])
+    assert (found["git_commit"], found["uncommitted_changes"]) == (None, None)
     assert found["versions"] == {"no-such-package": None}
 
 

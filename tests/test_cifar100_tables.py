@@ -80,13 +80,17 @@ def test_a_table_is_made_in_slices_on_two_machines(tables, tmp_path, monkeypatch
         monkeypatch.setattr(sys, "argv", [*common, *more])
         return tables.main()
 
-    assert work("none", "--minutes", "0", "--carry_out", "carry") == tables.MORE_TO_DO
+    assert work("none", "--minutes", "1e-6", "--carry_out", "carry") == tables.MORE_TO_DO
     assert "digits_small-quick: not begun" in capfd.readouterr().out
     with monkeypatch.context() as patch:  # the time is over before the costs are measured
-        patch.setattr(tables, "measure_costs", lambda *_: False)
+        patch.setattr(tables, "measure_costs", lambda *_: None)
         assert work("one", "--minutes", "9", "--carry_out", "carry") == tables.MORE_TO_DO
     assert not (tmp_path / "one" / "out").exists()
     assert "digits_small-quick: 3 done\nmore to do: the same command" in capfd.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "measure_costs", lambda *_: 4)
+        assert work("broken", "--minutes", "9", "--carry_in", str(tmp_path / "one" / "carry")) == 1
+    assert "digits_small: exit code 4" in capfd.readouterr().out
     assert work("two", "--minutes", "9", "--carry_in", str(tmp_path / "one" / "carry")) == 0
     out = tmp_path / "two" / "out" / "digits_small"
     assert {"summary.json", "results.csv", "costs.json", "costs.csv"} <= {path.name for path in out.iterdir()}

@@ -21,8 +21,11 @@ SPENT = {"seconds": "seconds of training", "joules": "joules of training", "macs
 def spent(row: Row, resource: str) -> float | None:
     """What the training of a run took, its teacher's answers included; None where it is not known.
 
-    Time and energy are None, too, where other runs had a part in them.
+    None, too, where a memory gave answers that cost somebody else; time and energy where other runs had a part in them.
     """
+    answered, computed = (row.number(f"teacher.images_{count}") for count in ("answered", "computed"))
+    if answered is not None and computed is not None and computed < answered:
+        return None
     if resource == "joules":
         return row.number("training_cost.train_energy_j")
     if resource == "seconds":

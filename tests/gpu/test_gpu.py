@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback
 
 from kdlab.cli import main
+from kdlab.run.graphed_steps import CUDACapture
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 
@@ -73,13 +74,36 @@ def test_cuda_graphs_train(tmp_path: Path) -> None:
     assert fit("logit_matching", *graphs, "--profile", "false")["student"]["test"]["accuracy"] > 0.15
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many graphs were captured, and how often one was started."""
+    counts = {"captured": 0, "replayed": 0}
+    capture = CUDACapture.capture
+
+    def counted(self: CUDACapture, job: Any) -> Any:
+        replay, result = capture(self, job)
+        counts["captured"] += 1
+
+        def counted_replay() -> None:
+            counts["replayed"] += 1
+            replay()
+
+        return counted_replay, result
+
+    monkeypatch.setattr(CUDACapture, "capture", counted)
+    return counts
+
+
 @pytest.mark.parametrize("config", METHODS)
-def test_a_step_as_one_graph_trains_to_the_same_student_but_for_rounding(config: str) -> None:
+def test_a_step_as_one_graph_trains_to_the_same_student_but_for_rounding(config: str, started: dict[str, int]) -> None:
     exact = ["--profile", "false", "--trainer.precision", "32-true", "--runs_dir"]
     if config == "cached_teacher":  # the answers that both find
         fit(config, *exact, "runs-asking")
     plain = fit(config, *exact, "runs-usual")
+    assert started["captured"] == 0
     graphed = fit(config, *exact, "runs-graphed", "--config", "run/cuda_graphs")
+    assert started["captured"] == 2  # one in each epoch
+    assert started["replayed"] > 20
     assert graphed["student"]["test"]["nll"] == pytest.approx(plain["student"]["test"]["nll"], rel=0.05)
     assert graphed.get("teacher", {}).get("images_answered") == plain.get("teacher", {}).get("images_answered")
 
